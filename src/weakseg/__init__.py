@@ -1,0 +1,1 @@
+"""weakseg: segmentation from weak labels."""
