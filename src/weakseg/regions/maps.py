@@ -1,0 +1,241 @@
+"""Photograph in, regions out: the calls that the rest of the package and its users make."""
+
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from skimage.segmentation import slic
+
+from weakseg.errors import InputError
+from weakseg.files import atomic_path, content_hash
+from weakseg.regions.gradient import gradient_contours
+from weakseg.regions.ultrametric import Hierarchy, build_hierarchy
+
+Contours = Literal["learned", "gradient"]
+Method = Literal["learned", "gradient", "slic", "none"]
+
+MAX_PIXELS = 1_500_000
+"""Larger images are shrunk to this many pixels before their contours are found."""
+
+MIN_AREA = 20
+"""Smallest base region, in pixels of the (shrunk) image."""
+
+REGIONS = 200
+"""Regions asked of a photograph when nothing else is said."""
+
+VERSION = 1
+"""Part of every cache key: raised whenever the regions of an unchanged image change."""
+
+
+def hierarchy(
+    image: NDArray[Any],
+    *,
+    contours: Contours = "gradient",
+    max_pixels: int = MAX_PIXELS,
+    min_area: int = MIN_AREA,
+) -> Hierarchy:
+    """Nested segmentations of an image: contours, oriented watershed, ultrametric contour map.
+
+    Args:
+        image: (H, W, 3) uint8 RGB. Also taken: (H, W) grey, an alpha channel (dropped), uint16
+            (its own range is stretched to 8 bits) and bool.
+        contours: Where contour strength comes from: "learned", our network, or "gradient", the
+            colour and brightness gradient that needs no weights.
+        max_pixels: An image with more pixels is shrunk to this many, and the regions are scaled
+            back to its full size; this bounds time and memory.
+        min_area: Smallest base region in pixels, of the shrunk image where it is shrunk.
+
+    Returns:
+        The hierarchy, at the image's full size.
+
+    Raises:
+        InputError: If the array is no image.
+    """
+    picture = rgb_image(image)
+    height, width = picture.shape[:2]
+    small = _shrink(picture, max_pixels)
+    result = build_hierarchy(_contours(small, contours), min_area=min_area)
+    if small.shape == picture.shape:
+        return result
+    return Hierarchy(
+        base=_nearest(result.base, height, width),
+        parents=result.parents,
+        altitudes=result.altitudes,
+        contours=_nearest(result.contours, height, width),
+    )
+
+
+def region_map(
+    image: NDArray[Any], *, method: Method = "gradient", count: int = REGIONS
+) -> NDArray[np.int32]:
+    """The over-segmentation that training uses.
+
+    Args:
+        image: As for `hierarchy`.
+        method: "learned" or "gradient": a cut of that hierarchy; "slic": superpixels of
+            scikit-image; "none": the whole image is one region.
+        count: How many regions at most ("slic": about).
+
+    Returns:
+        (H, W) int32, numbered from 0 without gaps.
+
+    Raises:
+        InputError: If the array is no image.
+        ValueError: If count is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}, it must be 1 or more")
+    picture = rgb_image(image)
+    if method == "none":
+        return np.zeros(picture.shape[:2], np.int32)
+    if method == "slic":
+        return slic(picture, n_segments=count, start_label=0).astype(np.int32)  # type: ignore[no-any-return]
+    return hierarchy(picture, contours=method).cut_to(count)
+
+
+def region_map_cached(
+    image: NDArray[Any], cache: Path, *, method: Method = "gradient", count: int = REGIONS
+) -> NDArray[np.int32]:
+    """`region_map`, kept on disk under the content of the image and the settings.
+
+    Args:
+        image: As for `hierarchy`.
+        cache: Folder of the cache; created when missing. One small file an image.
+        method: As for `region_map`.
+        count: As for `region_map`.
+
+    Returns:
+        (H, W) int32, numbered from 0 without gaps.
+    """
+    key = content_hash(np.ascontiguousarray(image), f"{VERSION} {method} {count} {MAX_PIXELS}")
+    path = cache / f"{key}.png"
+    if path.exists():
+        try:
+            return read_region_map(path, size=(image.shape[0], image.shape[1]))
+        except InputError:
+            path.unlink(missing_ok=True)  # a file damaged from outside is made anew
+    regions = region_map(image, method=method, count=count)
+    write_region_map(path, regions)
+    return regions
+
+
+def write_region_map(path: Path, regions: NDArray[np.int32]) -> None:
+    """Write a region map as 16-bit grey PNG, whole or not at all.
+
+    Raises:
+        InputError: If there are more than 65,536 regions, or the file cannot be written.
+    """
+    if regions.max(initial=0) > np.iinfo(np.uint16).max:
+        raise InputError(
+            "too many regions for a 16-bit PNG",
+            file=path,
+            found=int(regions.max()) + 1,
+            rule="at most 65,536 regions",
+        )
+    with atomic_path(path) as temporary:
+        Image.fromarray(regions.astype(np.uint16)).save(temporary, format="PNG")
+
+
+def read_region_map(path: Path, *, size: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """Read a region map that any tool wrote.
+
+    Args:
+        path: An 8- or 16-bit grey or palette PNG, an `.npy`, or an `.npz` with one array; one
+            integer a pixel, equal where two pixels are of the same region.
+        size: (H, W) that the map must have, the size of its image as displayed.
+
+    Returns:
+        (H, W) int32, renumbered from 0 without gaps.
+
+    Raises:
+        InputError: If the file cannot be read, is no integer map, or has another size.
+    """
+    regions = _read_array(Path(path))
+    if regions.ndim != 2 or regions.size == 0 or regions.dtype.kind not in "iub":
+        raise InputError(
+            "not a region map",
+            file=path,
+            found=f"array of shape {regions.shape}, dtype {regions.dtype}",
+            rule="one integer a pixel, shape (H, W)",
+        )
+    if size is not None and regions.shape != tuple(size):
+        raise InputError(
+            "region map of another size than its image",
+            file=path,
+            found=f"{regions.shape[1]} x {regions.shape[0]} pixels",
+            rule=f"{size[1]} x {size[0]} pixels",
+        )
+    numbers = np.unique(regions, return_inverse=True)[1]
+    return numbers.reshape(regions.shape).astype(np.int32)
+
+
+def rgb_image(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image array of any common kind as (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: If the array is no image.
+    """
+    picture = np.asarray(image)
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    known = picture.dtype in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.bool_))
+    if picture.ndim != 3 or picture.shape[2] not in (1, 2, 3, 4) or picture.size == 0 or not known:
+        raise InputError(
+            "not an image",
+            found=f"array of shape {np.shape(image)}, dtype {picture.dtype}",
+            rule="(H, W, 3) or (H, W), uint8, uint16 or bool, not empty",
+        )
+    picture = picture[..., : 3 if picture.shape[2] >= 3 else 1]  # an alpha channel is dropped
+    if picture.dtype == np.bool_:
+        picture = picture.astype(np.uint8) * 255
+    elif picture.dtype == np.uint16:
+        low, high = int(picture.min()), int(picture.max())
+        stretched = (picture.astype(np.float32) - low) * (255 / max(high - low, 1))
+        picture = np.rint(stretched).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+
+
+def _contours(image: NDArray[np.uint8], contours: Contours) -> NDArray[np.float32]:
+    if contours == "gradient":
+        return gradient_contours(image)
+    raise NotImplementedError("learned contours are not shipped yet")
+
+
+def _shrink(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    if height * width <= max_pixels:
+        return image
+    factor = (max_pixels / (height * width)) ** 0.5
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _nearest(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
+    columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)
+    return np.asarray(values[rows[:, None], columns])
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                if len(archive.files) != 1:
+                    raise InputError(
+                        "not a region map",
+                        file=path,
+                        found=f"{len(archive.files)} arrays",
+                        rule="an archive with one array",
+                    )
+                return np.asarray(archive[archive.files[0]])
+        with Image.open(path) as picture:
+            return np.asarray(picture)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, UnidentifiedImageError) as error:
+        raise InputError(
+            "region map cannot be read", file=path, found=str(error), rule="a PNG, .npy or .npz"
+        ) from error
