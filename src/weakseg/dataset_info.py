@@ -109,10 +109,24 @@ class DatasetInfo:
         write_text(path, self.to_yaml())
 
     def to_yaml(self) -> str:
-        """The text of a `dataset.yaml`."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        data["classes"] = [*self.classes]
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        """The text of a `dataset.yaml`, with a comment on every key."""
+        lines = []
+        for key, comment in _COMMENTS.items():
+            value = getattr(self, key)
+            value = [*value] if isinstance(value, tuple) else value
+            pair = yaml.safe_dump({key: value}, allow_unicode=True, default_flow_style=None)
+            lines.append(f"# {comment}\n{pair}")
+        return "".join(lines)
+
+
+_COMMENTS = {
+    "name": "What reports call the data set.",
+    "classes": "The position is the class index; in masks, the pixel value.",
+    "background": "The class that is no object, or null.",
+    "ignore": "Value of ignored pixels in masks.",
+    "boxes_exhaustive": "true: pixels outside an image's boxes hold none of the classes.",
+    "tags_exhaustive": "true: classes that an image's tags leave out do not occur in it.",
+}
 
 
 def find_problems(data: Mapping[str, Any]) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -98,6 +99,25 @@ class Problem:
 
     def __str__(self) -> str:
         return _message(self.what, self.file, self.line, self.found, self.rule)
+
+
+class InputErrors(InputError):
+    """Several things that are wrong at once; the message has a line for each.
+
+    Args:
+        problems: at least one.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        first = problems[0]
+        super().__init__(
+            first.what, file=first.file, line=first.line, found=first.found, rule=first.rule
+        )
+        self.args = ("\n".join(str(problem) for problem in problems),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InputErrors, (self.problems,)
 
 
 def _message(what: str, file: str | None, line: int | None, found: object, rule: str | None) -> str:
