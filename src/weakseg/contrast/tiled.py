@@ -1,0 +1,213 @@
+"""The contrast tile by tile: a few hundred pixels against the prototypes of their block.
+
+A tile's exponentials stay in cache between the three matrix products that need them, and nothing
+of size N x S is ever kept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weakseg.contrast.blocks import Block, blocks, standing
+from weakseg.contrast.product import linear
+
+# A tile's similarities should fit the second-level caches of two cores.
+_CPU_TILE_BYTES = 2 << 20
+_CUDA_TILE_BYTES = 256 << 20
+# Within this the sum of a hundred thousand exponentials neither overflows nor vanishes in float32.
+_SAFE_EXPONENT = 60.0
+# oneDNN compiles a kernel for each shape it meets: keep them few.
+_COLUMN_MULTIPLE = 64
+_ROW_MULTIPLE = 32
+
+Rectangle = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call of the contrast.
+
+    Attributes:
+        pixels: (N, D).
+        prototypes: (S, D).
+        own: (N,), -1 for none.
+        pixel_group: (N,), row of `table`.
+        prototype_group: (S,), column of `table`.
+        table: (Gp, Gq), +1, -1 or 0.
+        concentration: k.
+    """
+
+    pixels: Tensor
+    prototypes: Tensor
+    own: Tensor
+    pixel_group: Tensor
+    prototype_group: Tensor
+    table: Tensor
+    concentration: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Loss of each pixel (N,) and the gradients, None where not wanted.
+
+    Attributes:
+        loss: (N,).
+        pixels: (N, D), each row the gradient of that pixel's own loss.
+        prototypes: (S, D), gradient of the weighted sum of all losses.
+    """
+
+    loss: Tensor
+    pixels: Tensor | None
+    prototypes: Tensor | None
+
+
+def solve(
+    problem: Problem,
+    *,
+    weight: Tensor | None = None,
+    want_pixels: bool = False,
+    want_prototypes: bool = False,
+) -> Solution:
+    """Computes the losses and, while the exponentials are at hand, their gradients.
+
+    Args:
+        problem: the call.
+        weight: (N,) of each loss in the gradient by the prototypes; ones by default.
+        want_pixels: compute the gradient by the pixels.
+        want_prototypes: compute the gradient by the prototypes.
+    """
+    pixels, own = problem.pixels, problem.own
+    precise = torch.promote_types(
+        torch.promote_types(pixels.dtype, problem.prototypes.dtype), torch.float32
+    )
+    scaled = problem.prototypes.to(precise) * problem.concentration
+    place = standing(own, problem.pixel_group, problem.prototype_group, problem.table)
+    apart = place.apart.nonzero()[:, 0]
+    # An exponent that counts as a positive beside the table's: own segments that stand apart,
+    # and a harmless one for pixels that sit out.
+    beside = torch.full_like(own, -torch.inf, dtype=precise).masked_fill_(place.out, 0.0)
+    beside[apart] = (pixels[apart].to(precise) * scaled[own[apart]]).sum(dim=1)
+    exponents = (
+        _safe_exponents if _largest_exponent(pixels, scaled) > _SAFE_EXPONENT else _exponents
+    )
+
+    loss = beside.new_zeros(len(pixels))
+    by_pixels = torch.zeros_like(pixels, dtype=precise) if want_pixels else None
+    by_prototypes = torch.zeros_like(scaled) if want_prototypes else None
+    column_of = torch.full_like(problem.prototype_group, -1)
+    for block in blocks(problem.pixel_group, problem.prototype_group, problem.table):
+        column_of[block.columns] = torch.arange(len(block.columns), device=own.device)
+        u = _padded(scaled[block.columns])
+        u_transposed = u.T.contiguous()
+        by_u = torch.zeros_like(u_transposed)
+        for start, stop in _tiles(block, u):
+            rows = block.rows[start:stop]
+            v = pixels[rows].to(precise)
+            similarity = linear(v, u)
+            excluded = place.excluded[rows].nonzero()[:, 0]
+            similarity[excluded, column_of[own[rows[excluded]]]] = -torch.inf
+            e, scale, loss[rows] = exponents(
+                similarity,
+                len(block.columns),
+                list(block.rectangles(start, stop)),
+                beside[rows],
+            )
+            scale = scale.masked_fill_(place.out[rows], 0.0)[:, None]
+            if by_pixels is not None:
+                by_pixels[rows] = linear(e, u_transposed) * scale
+            if by_prototypes is not None:
+                if weight is not None:
+                    scale = scale * weight[rows, None]
+                by_u += linear((v * scale).T.contiguous(), e.T)
+        if by_prototypes is not None:
+            by_prototypes[block.columns] += by_u.T[: len(block.columns)]
+
+    loss.masked_fill_(place.out, 0.0)
+    if len(apart):
+        slope = torch.expm1(-loss[apart])[:, None]
+        if by_pixels is not None:
+            by_pixels[apart] += slope * scaled[own[apart]]
+        if by_prototypes is not None:
+            if weight is not None:
+                slope = slope * weight[apart, None]
+            # index_put_ adds in a fixed order on every device; index_add_ does not.
+            by_prototypes.index_put_(
+                (own[apart],), slope * pixels[apart].to(precise), accumulate=True
+            )
+    if by_prototypes is not None:
+        by_prototypes *= problem.concentration
+    return Solution(loss, by_pixels, by_prototypes)
+
+
+def _exponents(
+    similarity: Tensor, columns: int, positives: list[Rectangle], beside: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turns a tile of similarities into weights, in place.
+
+    Args:
+        similarity: (n, m) times the concentration, -inf where excluded; overwritten.
+        columns: how many of the m count; the rest is padding.
+        positives: rectangles of the tile.
+        beside: (n,) exponent of one more positive of each row.
+
+    Returns:
+        weights (n, m), scale (n,) and loss (n,): the gradient of the loss by the similarity is
+        weights times scale.
+    """
+    e = similarity.exp_()
+    positive = beside.exp()
+    total = e[:, :columns].sum(dim=1) + positive
+    for rows, cols in positives:
+        positive[rows] += e[rows, cols].sum(dim=1)
+    loss = (total.double() / positive.double()).log_().to(total.dtype)
+    # d loss / d similarity = e / total - e / positive on positives, e / total elsewhere. The
+    # division comes first: positive may be as small, and negatives as large, as exp(-+60).
+    negative = total * torch.expm1(-loss)
+    for rows, cols in positives:
+        e[rows, cols] = e[rows, cols].div_(positive[rows, None]).mul_(negative[rows, None])
+    return e, total.reciprocal(), loss
+
+
+def _safe_exponents(
+    similarity: Tensor, columns: int, positives: list[Rectangle], beside: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_exponents` for similarities of any size, with a maximum of its own for the positives."""
+    top = similarity[:, :columns].amax(dim=1).maximum(beside)
+    positive_top = beside.clone()
+    for rows, cols in positives:
+        positive_top[rows] = positive_top[rows].maximum(similarity[rows, cols].amax(dim=1))
+    shares = [
+        (similarity[rows, cols] - positive_top[rows, None]).exp_() for rows, cols in positives
+    ]
+    positive = (beside - positive_top).exp_()
+    for (rows, _), share in zip(positives, shares, strict=True):
+        positive[rows] += share.sum(dim=1)
+    e = similarity.sub_(top[:, None]).exp_()
+    total = e[:, :columns].sum(dim=1) + (beside - top).exp_()
+    loss = (top - positive_top) + (total / positive).log()
+    negative = total * torch.expm1(-loss)
+    for (rows, cols), share in zip(positives, shares, strict=True):
+        e[rows, cols] = share.div_(positive[rows, None]).mul_(negative[rows, None])
+    return e, total.reciprocal(), loss
+
+
+def _largest_exponent(pixels: Tensor, scaled: Tensor) -> float:
+    if len(pixels) == 0 or len(scaled) == 0:
+        return 0.0
+    longest = torch.linalg.vector_norm(pixels, dim=1, dtype=scaled.dtype).max()
+    return float(longest * torch.linalg.vector_norm(scaled, dim=1).max())
+
+
+def _padded(u: Tensor) -> Tensor:
+    """Rows of zeros appended up to a multiple of `_COLUMN_MULTIPLE`."""
+    return torch.nn.functional.pad(u, (0, 0, 0, -len(u) % _COLUMN_MULTIPLE))
+
+
+def _tiles(block: Block, u: Tensor) -> Iterator[tuple[int, int]]:
+    size = _CUDA_TILE_BYTES if u.is_cuda else _CPU_TILE_BYTES
+    height = size // (len(u) * u.element_size()) // _ROW_MULTIPLE * _ROW_MULTIPLE
+    height = max(height, _ROW_MULTIPLE)
+    for start in range(0, len(block.rows), height):
+        yield start, min(start + height, len(block.rows))
