@@ -87,8 +87,8 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        by_pixels, by_prototypes = ctx.saved_tensors[-2:]
-        problem = Problem(*ctx.saved_tensors[:-2], concentration=ctx.concentration)
+        pixels, prototypes, own, row, column, table, by_pixels, by_prototypes = ctx.saved_tensors
+        problem = Problem(pixels, prototypes, own, row, column, table, ctx.concentration)
         with torch.autocast(weight.device.type, enabled=False):
             if by_prototypes is not None:
                 if _uniform(weight):
