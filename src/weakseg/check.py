@@ -123,8 +123,8 @@ def print_report(report: Report, console: Console) -> None:
     fatal = sum(problem.fatal for problem in report.problems)
     warnings = len(report.problems) - fatal
     verdict = "cannot be used" if fatal else "can be used"
-    counts = f"{_count(fatal, 'error')}, {_count(warnings, 'warning')}"
-    console.print(f"{counts}: the data set {verdict}", highlight=False)
+    found = f"{_count(fatal, 'error')}, {_count(warnings, 'warning')}"
+    console.print(f"{found}: the data set {verdict}", highlight=False)
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,7 +6,6 @@ Sizes given as a pair are (width, height); arrays are (H, W) or (H, W, 3).
 from __future__ import annotations
 
 import glob
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,8 @@ IMAGE_SUFFIXES = frozenset(
 # warns above this number and refuses twice as much.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # tags of TIFF and EXIF
+_BITS_PER_SAMPLE = 0x0102
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -52,19 +52,23 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     The EXIF rotation is applied. Grey images get three equal channels; palettes, CMYK and the
     like become RGB; transparency is dropped, not blended. Values of more than 8 bits are
-    stretched from the image's own minimum..maximum to 0..255 (for 16-bit colour PNG, of which
-    Pillow keeps the upper eight bits, as they are). Of several frames the first is read.
+    stretched from the image's own minimum..maximum, over all channels, to 0..255; floats within
+    0..1 are multiplied by 255. Of several frames the first is read.
 
     Raises:
         InputError: missing, not an image, cut short, or larger than `MAX_PIXELS`.
     """
     if _is_deep_tiff(path):
-        return _read_deep_tiff(Path(path))
+        return _read_deep_tiff(path)
     with _opened(path) as image:
+        # Of 16-bit colour Pillow keeps the upper eight bits.
+        deep = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        displayed = _displayed(image)
         if image.mode.startswith(("I", "F")):
-            return as_rgb(_stretch(np.asarray(_displayed(image))))
-        # A greyscale or palette image may carry alpha; convert() drops it.
-        return np.array(_displayed(image).convert("RGB"))
+            return as_rgb(_stretch(np.asarray(displayed)))
+        # A grey or palette image may carry alpha; convert() drops it.
+        rgb = np.array(displayed.convert("RGB"))
+        return _stretch(rgb) if deep else rgb
 
 
 def read_mask(
@@ -143,6 +147,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         InputError: missing, not an image, or larger than `MAX_PIXELS`.
     """
+    if _is_deep_tiff(path):
+        with _deep_tiff(path) as (page, orientation):
+            width, height = page.imagewidth, page.imagelength
+            return (height, width) if orientation >= 5 else (width, height)
     with _opened(path) as image:
         width, height = image.size
         # Pillow has already turned the size of a TIFF.
@@ -268,34 +276,46 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _is_deep_tiff(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a TIFF that Pillow cannot open, as those with 16-bit colour."""
+    """Whether it is a TIFF that Pillow refuses, or reads wrongly, as 16-bit colour."""
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        with Image.open(path):
-            return False
+        with Image.open(path) as image:
+            bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+            return len(bits) > 1 and max(bits) > 8
     except UnidentifiedImageError:
         return True
     except Exception:
         return False
 
 
-def _read_deep_tiff(path: Path) -> NDArray[np.uint8]:
+@contextmanager
+def _deep_tiff(path: str | os.PathLike[str]) -> Iterator[tuple[Any, int]]:
+    """The first page of a TIFF as tifffile sees it, and its orientation."""
     import tifffile  # comes with scikit-image
 
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
-            if math.prod(page.shape[:2]) > MAX_PIXELS:
-                raise InputError("image too large", found=page.shape)
-            array = page.asarray()
-        if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (1, 3, 4):
-            array = np.moveaxis(array, 0, 2)
-        return as_rgb(array)
-    except InputError as error:
-        raise error.at(path) from error
+            page = file.pages.first
+            if page.imagewidth * page.imagelength > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            orientation = page.tags.valueof(_ORIENTATION, 1)
+            yield page, orientation if orientation in _TRANSPOSE else 1
     except MemoryError:
         raise
+    except Image.DecompressionBombError as error:
+        rule = f"at most {MAX_PIXELS:,} pixels"
+        raise InputError("image too large", file=path, rule=rule) from error
     except Exception as error:
-        rule = "a TIFF with 1, 3 or 4 channels"
-        raise InputError("cannot be read", file=path, found=str(error), rule=rule) from error
+        found = str(error) or type(error).__name__
+        rule = "a whole TIFF with 1, 3 or 4 channels"
+        raise InputError("cannot be read", file=path, found=found, rule=rule) from error
+
+
+def _read_deep_tiff(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    with _deep_tiff(path) as (page, orientation):
+        array = page.asarray()
+        if page.planarconfig == 2 and array.ndim == 3:  # one plane a channel
+            array = np.moveaxis(array, 0, 2)
+        image = Image.fromarray(as_rgb(array))
+        return np.array(image if orientation == 1 else image.transpose(_TRANSPOSE[orientation]))
