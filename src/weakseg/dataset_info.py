@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
@@ -110,13 +111,12 @@ class DatasetInfo:
 
     def to_yaml(self) -> str:
         """The text of a `dataset.yaml`, with a comment on every key."""
-        lines = []
+        data = {f.name: getattr(self, f.name) for f in fields(self)} | {"classes": [*self.classes]}
+        # The list makes yaml write a line for each key, and the list itself on one.
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
         for key, comment in _COMMENTS.items():
-            value = getattr(self, key)
-            value = [*value] if isinstance(value, tuple) else value
-            pair = yaml.safe_dump({key: value}, allow_unicode=True, default_flow_style=None)
-            lines.append(f"# {comment}\n{pair}")
-        return "".join(lines)
+            text = re.sub(f"^{key}:", f"# {comment}\n{key}:", text, flags=re.MULTILINE)
+        return text
 
 
 _COMMENTS = {

@@ -288,13 +288,15 @@ def _index_lines(
     path: Path,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Start, end and number of every line that is not blank, without reading them into memory."""
-    breaks, offset = [], 0
+    breaks, blank, offset = [], [], 0
     try:
         with path.open("rb") as file:
             first = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # a byte order mark
             file.seek(0)
             while chunk := file.read(_CHUNK):
-                breaks.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + offset)
+                content = np.frombuffer(chunk, np.uint8)
+                breaks.append(np.flatnonzero(content == ord("\n")) + offset)
+                blank.append(np.flatnonzero(content == ord("\r")) + offset)
                 offset += len(chunk)
     except FileNotFoundError as error:
         raise InputError("no such file", file=path, rule="one line for each image") from error
@@ -302,6 +304,6 @@ def _index_lines(
         raise InputError("cannot be read", file=path, found=str(error)) from error
     ends = np.concatenate([*breaks, [offset]]).astype(np.int64)
     starts = np.concatenate([[first], ends[:-1] + 1]).astype(np.int64)
-    # A carriage return alone is blank too; no JSON object is that short.
-    rows = np.flatnonzero(ends - starts > 1)
+    returns = np.concatenate([*blank, [-1]])
+    rows = np.flatnonzero((ends > starts) & ~((ends - starts == 1) & np.isin(starts, returns)))
     return starts[rows], ends[rows], rows + 1
