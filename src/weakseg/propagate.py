@@ -85,7 +85,9 @@ def _check(embeddings: Tensor, scores: Tensor, steps: int, sharpness: float) -> 
 
 def _affinity(rows: Tensor, columns: Tensor, sharpness: float) -> Tensor:
     """exp(sharpness (cos - 1)) between unit vectors (n, D), (m, D) -> (n, m)."""
-    return (rows @ columns.t()).sub_(1).mul_(sharpness).exp_()
+    exponent = torch.addmm(rows.new_tensor(-sharpness), rows * sharpness, columns.t())
+    # exp() is 30 times slower where it underflows; e^-60 of a neighbour is nothing either way.
+    return exponent.clamp_(min=-60).exp_()
 
 
 def _tiled_transition(vectors: Tensor, sharpness: float) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weakseg.crf.gaussian import Gaussian, build_gaussian
 from weakseg.crf.lattice import Lattice, build_lattice
 from weakseg.errors import InputError
 
@@ -49,8 +50,7 @@ def dense_crf(
         InputError: shapes or types that do not fit, or probabilities that are not finite or not
             in 0..1.
     """
-    image = torch.as_tensor(image)
-    probabilities = torch.as_tensor(probabilities)
+    image, probabilities = _as_tensor(image), _as_tensor(probabilities)
     _check(image, probabilities)
     for name, value in (
         ("smoothness_xy", smoothness_xy),
@@ -67,29 +67,44 @@ def dense_crf(
     unary = probabilities[present].float()
     if copies:
         unary = torch.cat([unary, unary.new_full((1, height, width), _FLOOR)])
-    unary = unary.clamp_(_FLOOR, 1).log_().permute(1, 2, 0).contiguous()
+    unary = unary.clamp_(_FLOOR, 1).log_().view(len(unary), -1).t().contiguous()  # (H W, carried)
     if copies > 1:
-        unary[..., -1] += math.log(copies)
+        unary[:, -1] += math.log(copies)
 
-    smooth = _Gaussian(height, width, smoothness_xy, smoothness_weight, unary.device)
-    appear = _appearance(image.to(unary.device), appearance_xy, appearance_rgb, appearance_weight)
-    marginals = unary.softmax(-1)
+    kernels: list[Gaussian | Lattice] = []
+    if smoothness_weight and iterations:
+        kernels.append(
+            build_gaussian(height, width, smoothness_xy, smoothness_weight, unary.device)
+        )
+    if appearance_weight and iterations:
+        positions = _appearance(image.to(unary.device), appearance_xy, appearance_rgb)
+        kernels.append(build_lattice(positions).normalised(appearance_weight))
+    marginals = _softmax(unary.clone())
     for _ in range(iterations):
         if copies > 1:
-            marginals[..., -1] /= copies
+            marginals[:, -1] /= copies
         logits = unary.clone()
-        if smoothness_weight:
-            logits += smooth.filter(marginals)
-        if appearance_weight:
-            logits.view(height * width, -1).add_(appear.filter(marginals.view(height * width, -1)))
-        marginals = logits.softmax(-1)
+        for kernel in kernels:
+            logits += kernel.filter(marginals)
+        marginals = _softmax(logits)
 
-    result = unary.new_empty(classes, height, width)
-    carried = marginals.permute(2, 0, 1)
-    result[present] = carried[: classes - copies]
+    result = unary.new_empty(classes, height * width)
+    result[present] = marginals[:, : classes - copies].t()
     if copies:
-        result[~present] = carried[-1] / copies
-    return result
+        result[~present] = marginals[:, -1] / copies
+    return result.view(classes, height, width)
+
+
+def _as_tensor(array: NDArray[np.generic] | Tensor) -> Tensor:
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    if array.dtype.kind not in "buif":
+        raise InputError("dense_crf: array", found=str(array.dtype), rule="numbers")
+    # torch refuses negative strides and warns of arrays that are read-only, such as Pillow's.
+    return torch.from_numpy(
+        array if array.flags.c_contiguous and array.flags.writeable else array.copy(order="C")
+    )
 
 
 def _check(image: Tensor, probabilities: Tensor) -> None:
@@ -118,37 +133,19 @@ def _check(image: Tensor, probabilities: Tensor) -> None:
         )
 
 
-class _Gaussian:
-    """The smoothness kernel: a separable Gaussian, cut at 4 standard deviations."""
-
-    def __init__(self, height: int, width: int, std: float, weight: float, device: torch.device):
-        radius = max(1, math.ceil(4 * std))
-        self.taps = [math.exp(-((r / std) ** 2) / 2) for r in range(radius + 1)]
-        ones = torch.ones(height, width, 1, device=device)
-        self.scale = self._convolve(ones).rsqrt()
-        self.weight = weight
-
-    def filter(self, values: Tensor) -> Tensor:
-        """Weighted, symmetrically normalised filter of `values` (H, W, C)."""
-        return self._convolve(values * self.scale) * (self.scale * self.weight)
-
-    def _convolve(self, values: Tensor) -> Tensor:
-        # Shifted sums: several times faster than conv2d for so short a kernel in this layout.
-        rows = values * self.taps[0]
-        for r, tap in enumerate(self.taps[1 : len(values)], 1):
-            rows[r:].add_(values[:-r], alpha=tap)
-            rows[:-r].add_(values[r:], alpha=tap)
-        both = rows * self.taps[0]
-        for r, tap in enumerate(self.taps[1 : values.shape[1]], 1):
-            both[:, r:].add_(rows[:, :-r], alpha=tap)
-            both[:, :-r].add_(rows[:, r:], alpha=tap)
-        return both
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis, in place where torch's own is slow."""
+    if logits.shape[-1] >= 16:  # torch vectorises along the axis, and crawls over a short one
+        return logits.softmax(-1)
+    logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(-1, keepdim=True))
 
 
-def _appearance(image: Tensor, std_xy: float, std_rgb: float, weight: float) -> Lattice:
+def _appearance(image: Tensor, std_xy: float, std_rgb: float) -> Tensor:
+    """Position and colour of each pixel in standard deviations, (5, H W) float32."""
     height, width = image.shape[:2]
     y = torch.arange(height, device=image.device, dtype=torch.float32)[:, None] / std_xy
     x = torch.arange(width, device=image.device, dtype=torch.float32)[None, :] / std_xy
     colour = image.permute(2, 0, 1).float() / std_rgb
     positions = torch.stack([x.expand(height, width), y.expand(height, width), *colour])
-    return build_lattice(positions.view(5, -1)).normalised(weight)
+    return positions.view(5, -1)
