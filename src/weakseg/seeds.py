@@ -22,8 +22,6 @@ from weakseg.dataset_info import DatasetInfo
 from weakseg.errors import InputError
 from weakseg.images import read_mask
 
-_PIECE = 12.0  # strokes are drawn in pieces of at most so many pixels
-
 
 @dataclass(frozen=True, eq=False)
 class ClassMaps:
@@ -244,8 +242,7 @@ def _apply_marks(
     marks = [(s.label, np.array(s.xy, float), s.width / 2) for s in annotation.scribbles]
     marks += [(p.label, np.array([p.xy], float), point_radius) for p in annotation.points]
     for label, xy, radius in marks:
-        # A mark labels one pixel at least, however thin it is and wherever it lies between them.
-        pixels, distances = _stroke(xy, max(radius, 0.5**0.5), seeds.shape)
+        pixels, distances = _stroke(xy, radius, seeds.shape)
         nearer = distances < nearest[pixels]
         flat[pixels[nearer]] = info.index(label)
         np.minimum.at(nearest, pixels, distances)
@@ -254,11 +251,16 @@ def _apply_marks(
 def _stroke(
     xy: NDArray[np.float64], radius: float, size: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Flat indices of the pixels within `radius` of a polyline (n, 2), and their distances."""
-    starts, ends = _pieces(xy)
+    """Flat indices of the pixels within `radius` of a polyline (n, 2), and their distances.
+
+    The pixels nearest to its vertices belong to it however thin it is.
+    """
+    vertices = np.clip(np.rint(xy), 0, (size[1] - 1, size[0] - 1)).astype(np.int64)
+    pixels = [vertices[:, 1] * size[1] + vertices[:, 0]]
+    distances = [np.hypot(*(vertices - xy).T).astype(np.float32)]
+    starts, ends = _pieces(xy, longest=max(12.0, 2 * radius))
     corner = np.floor(np.minimum(starts, ends) - radius).astype(np.int64)
     side = int(np.ceil(np.abs(ends - starts).max() + 2 * radius)) + 2
-    pixels, distances = [], []
     step = max(1, 2_000_000 // side**2)  # bounds the memory of a wide stroke
     for i in range(0, len(starts), step):
         some = slice(i, i + step)
@@ -276,12 +278,14 @@ def _stroke(
     return np.concatenate(pixels), np.concatenate(distances)
 
 
-def _pieces(xy: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Start and end (m, 2) of the short straight pieces of a polyline; a point is one piece."""
+def _pieces(
+    xy: NDArray[np.float64], longest: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Start and end (m, 2) of straight pieces of a polyline; a point is one piece."""
     if len(xy) == 1:
         return xy, xy
     vector = np.diff(xy, axis=0)
-    count = np.maximum(np.ceil(np.hypot(*vector.T) / _PIECE), 1).astype(np.int64)
+    count = np.maximum(np.ceil(np.hypot(*vector.T) / longest), 1).astype(np.int64)
     segment = np.repeat(np.arange(len(vector)), count)
     position = np.arange(len(segment)) - np.repeat(np.cumsum(count) - count, count)
     share = vector[segment] / count[segment, None]
