@@ -73,7 +73,7 @@ def test_regions_are_connected_and_no_debris(photo):
 def test_cut_to_count(photo, count):
     tree = hierarchy(photo, contours="gradient")
     regions = tree.cut_to(count)
-    assert 0.9 * min(count, tree.leaves) <= regions.max() + 1 <= count
+    assert 0.9 * min(count, tree.by_size.leaves) <= regions.max() + 1 <= count
 
 
 def test_same_image_same_regions(photo):
@@ -85,9 +85,11 @@ def test_hierarchy_parts_fit_together(photo):
     assert isinstance(tree, Hierarchy)
     assert tree.contours.shape == photo.shape[:2]
     assert 0 <= tree.contours.min() <= tree.contours.max() <= 1
-    assert (tree.altitudes[tree.parents] >= tree.altitudes).all()
+    for merges in (tree.by_strength, tree.by_size):
+        assert merges.leaves == tree.base.max() + 1
+        assert (merges.altitudes[merges.parents] >= merges.altitudes).all()
     ultrametric = tree.ultrametric()
-    threshold = float(np.quantile(tree.altitudes[tree.leaves :], 0.7))
+    threshold = float(np.quantile(tree.by_strength.altitudes[tree.by_strength.leaves :], 0.7))
     cut = tree.cut(threshold)
     beside = np.zeros(cut.shape, bool)
     beside[:, :-1] |= cut[:, :-1] != cut[:, 1:]
@@ -146,7 +148,6 @@ def test_large_image_is_shrunk_and_regions_scaled_back(photo):
         np.zeros((0, 5, 3), np.uint8),
         np.zeros((4, 5, 7), np.uint8),
         np.zeros((4,), np.uint8),
-        np.zeros((4, 5, 3), np.float32),
         np.array("x"),
     ],
 )

@@ -1,6 +1,7 @@
 """Photograph in, regions out: the calls that the rest of the package and its users make."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from skimage.segmentation import slic
 
 from weakseg.errors import InputError
 from weakseg.files import atomic_path, content_hash
+from weakseg.images import as_rgb
 from weakseg.regions.gradient import gradient_contours
 from weakseg.regions.ultrametric import Hierarchy, build_hierarchy
 
@@ -40,8 +42,8 @@ def hierarchy(
     """Nested segmentations of an image: contours, oriented watershed, ultrametric contour map.
 
     Args:
-        image: (H, W, 3) uint8 RGB. Also taken: (H, W) grey, an alpha channel (dropped), uint16
-            (its own range is stretched to 8 bits) and bool.
+        image: (H, W, 3) uint8 RGB, or whatever else `weakseg.images.as_rgb` takes: grey, alpha
+            (dropped), 16 bits and floats (stretched to 8 bits).
         contours: Where contour strength comes from: "learned", our network, or "gradient", the
             colour and brightness gradient that needs no weights.
         max_pixels: An image with more pixels is shrunk to this many, and the regions are scaled
@@ -54,16 +56,15 @@ def hierarchy(
     Raises:
         InputError: If the array is no image.
     """
-    picture = rgb_image(image)
+    picture = as_rgb(image)
     height, width = picture.shape[:2]
     small = _shrink(picture, max_pixels)
     result = build_hierarchy(_contours(small, contours), min_area=min_area)
     if small.shape == picture.shape:
         return result
-    return Hierarchy(
+    return replace(
+        result,
         base=_nearest(result.base, height, width),
-        parents=result.parents,
-        altitudes=result.altitudes,
         contours=_nearest(result.contours, height, width),
     )
 
@@ -88,7 +89,7 @@ def region_map(
     """
     if count < 1:
         raise ValueError(f"count is {count}, it must be 1 or more")
-    picture = rgb_image(image)
+    picture = as_rgb(image)
     if method == "none":
         return np.zeros(picture.shape[:2], np.int32)
     if method == "slic":
@@ -170,32 +171,6 @@ def read_region_map(path: Path, *, size: tuple[int, int] | None = None) -> NDArr
         )
     numbers = np.unique(regions, return_inverse=True)[1]
     return numbers.reshape(regions.shape).astype(np.int32)
-
-
-def rgb_image(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """An image array of any common kind as (H, W, 3) uint8 RGB.
-
-    Raises:
-        InputError: If the array is no image.
-    """
-    picture = np.asarray(image)
-    if picture.ndim == 2:
-        picture = picture[..., None]
-    known = picture.dtype in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.bool_))
-    if picture.ndim != 3 or picture.shape[2] not in (1, 2, 3, 4) or picture.size == 0 or not known:
-        raise InputError(
-            "not an image",
-            found=f"array of shape {np.shape(image)}, dtype {picture.dtype}",
-            rule="(H, W, 3) or (H, W), uint8, uint16 or bool, not empty",
-        )
-    picture = picture[..., : 3 if picture.shape[2] >= 3 else 1]  # an alpha channel is dropped
-    if picture.dtype == np.bool_:
-        picture = picture.astype(np.uint8) * 255
-    elif picture.dtype == np.uint16:
-        low, high = int(picture.min()), int(picture.max())
-        stretched = (picture.astype(np.float32) - low) * (255 / max(high - low, 1))
-        picture = np.rint(stretched).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
 
 
 def _contours(image: NDArray[np.uint8], contours: Contours) -> NDArray[np.float32]:

@@ -6,6 +6,41 @@ import higra as hg
 import numpy as np
 from numpy.typing import NDArray
 
+EVENNESS = 0.75
+"""How much size counts in `Hierarchy.cut_to`, an exponent: 0 not at all, 1 in full."""
+
+
+@dataclass(frozen=True)
+class RegionTree:
+    """A binary tree that merges the base regions of an image, step by step, into one.
+
+    Attributes:
+        parents: (2R-1,) int64. Nodes 0..R-1 are the base regions, the root is its own parent, and
+            a parent's number is above its children's.
+        altitudes: (2R-1,) float32, the level at which a node's children merge; 0 for base regions,
+            never falling towards the root.
+    """
+
+    parents: NDArray[np.int64]
+    altitudes: NDArray[np.float32]
+
+    @property
+    def leaves(self) -> int:
+        """How many base regions there are."""
+        return (len(self.parents) + 1) // 2
+
+    def cut(self, level: float) -> NDArray[np.int32]:
+        """(R,) int32: the region of every base region once all merges up to a level are made."""
+        nodes = np.arange(len(self.parents))
+        top = np.where(self.altitudes[self.parents] <= level, self.parents, nodes)
+        return np.unique(_climb(top)[: self.leaves], return_inverse=True)[1].astype(np.int32)
+
+    def level_for(self, count: int) -> float:
+        """The lowest level that leaves at most `count` regions."""
+        merges = np.sort(self.altitudes[self.leaves :])
+        needed = self.leaves - count
+        return float(merges[needed - 1]) if needed > 0 else 0.0
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -13,17 +48,16 @@ class Hierarchy:
 
     Attributes:
         base: (H, W) int32, the finest regions, numbered 0..R-1, each 4-connected.
-        parents: (N,) int64, the tree over regions. Nodes 0..R-1 are the base regions, the root is
-            its own parent, and a parent's number is above its children's.
-        altitudes: (N,) float32, the contour strength at which a node's children merge, in 0..1;
-            0 for base regions, never falling towards the root.
         contours: (H, W) float32, the contour strength that the hierarchy was built from, in 0..1.
+        by_strength: Merges weakest boundary first; its levels are contour strengths in 0..1.
+        by_size: Merges in the order of boundary strength times the smaller side's area to the
+            power `EVENNESS`, so that specks go before faint but large regions.
     """
 
     base: NDArray[np.int32]
-    parents: NDArray[np.int64]
-    altitudes: NDArray[np.float32]
     contours: NDArray[np.float32]
+    by_strength: RegionTree
+    by_size: RegionTree
 
     def cut(self, threshold: float) -> NDArray[np.int32]:
         """Regions whose boundaries are all stronger than a threshold.
@@ -40,14 +74,18 @@ class Hierarchy:
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is {threshold}, it must lie in 0..1")
-        return self.leaf_regions(threshold)[self.base]
+        return self.by_strength.cut(threshold)[self.base]
 
     def cut_to(self, count: int) -> NDArray[np.int32]:
-        """The finest cut with at most a given number of regions.
+        """An over-segmentation into at most a given number of regions.
+
+        Unlike `cut` it weighs size against strength: a threshold alone would spend most of the
+        regions on specks with strong outlines. Regions for a smaller count are unions of those for
+        a larger one.
 
         Args:
-            count: How many regions at most, 1 or more. Merges of equal strength happen together,
-                so there can be fewer.
+            count: How many regions at most, 1 or more. Merges of equal weight happen together, so
+                there can be fewer.
 
         Returns:
             (H, W) int32 region map, numbered from 0 without gaps.
@@ -55,32 +93,9 @@ class Hierarchy:
         Raises:
             ValueError: If count is below 1.
         """
-        return self.cut(self.threshold_for(count))
-
-    def threshold_for(self, count: int) -> float:
-        """The lowest threshold whose cut has at most `count` regions."""
         if count < 1:
             raise ValueError(f"count is {count}, it must be 1 or more")
-        merges = np.sort(self.altitudes[self.leaves :])
-        excess = self.leaves - count
-        return float(merges[excess - 1]) if excess > 0 else 0.0
-
-    def leaf_regions(self, threshold: float) -> NDArray[np.int32]:
-        """(R,) int32: the region, in the cut at a threshold, of every base region."""
-        parent = self.parents
-        top = np.where(self.altitudes[parent] <= threshold, parent, np.arange(len(parent)))
-        while True:  # altitudes grow towards the root, so each step doubles the way climbed
-            higher = top[top]
-            if np.array_equal(higher, top):
-                break
-            top = higher
-        regions = np.unique(top[: self.leaves], return_inverse=True)[1]
-        return regions.astype(np.int32)
-
-    @property
-    def leaves(self) -> int:
-        """How many base regions there are."""
-        return (len(self.parents) + 1) // 2
+        return self.by_size.cut(self.by_size.level_for(count))[self.base]
 
     def ultrametric(self) -> NDArray[np.float32]:
         """The ultrametric contour map: how strong the boundary at each pixel is in the hierarchy.
@@ -89,7 +104,7 @@ class Hierarchy:
             (H, W) float32: for a pixel whose right or lower neighbour lies in another base region,
             the threshold at which the two merge; 0 elsewhere.
         """
-        tree = hg.Tree(self.parents)
+        tree = hg.Tree(self.by_strength.parents)
         result = np.zeros(self.base.shape, np.float32)
         for here, there in (
             ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
@@ -100,7 +115,7 @@ class Hierarchy:
             if a.size:
                 ancestors = tree.lowest_common_ancestor(a.astype(np.int64), b.astype(np.int64))
                 part = result[here]
-                part[differ] = np.maximum(part[differ], self.altitudes[ancestors])
+                part[differ] = np.maximum(part[differ], self.by_strength.altitudes[ancestors])
         return result
 
 
@@ -115,43 +130,69 @@ def build_hierarchy(contours: NDArray[np.float32], *, min_area: int) -> Hierarch
     Returns:
         The hierarchy, at the resolution of the contours.
     """
-    height, width = contours.shape
-    if height * width == 1:
-        one = np.zeros(1)
-        return _hierarchy(one.astype(np.int64), one.astype(np.int64), one, contours)
-    graph = hg.get_4_adjacency_graph((height, width))
-    weights = hg.weight_graph(graph, contours.astype(np.float64), hg.WeightFunction.mean)
-    tree, altitudes = hg.mean_pb_hierarchy(graph, weights, (height, width))
-    superpixels = hg.CptRegionAdjacencyGraph.construct(tree.leaf_graph)["vertex_map"]
-    if tree.num_leaves() > 1 and min_area > 1:
-        tree, altitudes = hg.filter_small_nodes_from_tree(
-            tree, altitudes, min_area, canonize_tree=False
-        )
-    return _hierarchy(superpixels, tree.parents(), altitudes, contours)
+    if contours.size == 1:
+        alone = RegionTree(np.zeros(1, np.int64), np.zeros(1, np.float32))
+        return Hierarchy(np.zeros(contours.shape, np.int32), contours, alone, alone)
+    graph = hg.get_4_adjacency_graph(contours.shape)
+    edges = hg.weight_graph(graph, contours.astype(np.float64), hg.WeightFunction.mean)
+    tree, strength = hg.mean_pb_hierarchy(graph, edges, contours.shape)
+    watersheds = hg.CptRegionAdjacencyGraph.construct(tree.leaf_graph)["vertex_map"]
+    area = np.bincount(watersheds.ravel())
+
+    # The same merges in another order are the same spanning tree with other weights.
+    tree, strength = hg.bpt_canonical(
+        tree.leaf_graph, hg.saliency(tree, strength, handle_rag=False)
+    )
+    smaller = _smaller_side(tree, area)
+    tree, strength = _reweighed(tree, np.where(smaller < min_area, 0, strength))
+    smaller = _smaller_side(tree, area)
+    size_tree, size = _reweighed(tree, strength * smaller**EVENNESS)
+
+    regions, by_strength = _without_free_merges(tree, np.clip(strength, 0, 1))
+    _, by_size = _without_free_merges(size_tree, size)
+    base = regions[watersheds].reshape(contours.shape).astype(np.int32)
+    return Hierarchy(base, contours, by_strength, by_size)
 
 
-def _hierarchy(
-    superpixels: NDArray[np.int64],
-    parents: NDArray[np.int64],
-    altitudes: NDArray[np.float64],
-    contours: NDArray[np.float32],
-) -> Hierarchy:
-    """Drop the merges of altitude 0 from a binary tree, so that its leaves are real regions."""
+def _smaller_side(tree: hg.Tree, area: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) area of the smaller child of every node."""
+    areas = hg.attribute_area(tree, vertex_area=area.astype(np.float64))
+    smaller = hg.accumulate_parallel(tree, areas, hg.Accumulators.min)
+    smaller[: tree.num_leaves()] = 0
+    return np.asarray(smaller)
+
+
+def _reweighed(
+    tree: hg.Tree, altitudes: NDArray[np.float64]
+) -> tuple[hg.Tree, NDArray[np.float64]]:
+    spanning_tree = hg.CptBinaryHierarchy.get_mst(tree)
+    return hg.bpt_canonical(spanning_tree, altitudes[tree.num_leaves() :])  # type: ignore[no-any-return]
+
+
+def _without_free_merges(
+    tree: hg.Tree, altitudes: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], RegionTree]:
+    """Make the merges of altitude 0; the (leaves,) region of each leaf, and the tree over them.
+
+    Regions are numbered by their first leaf, so that trees with the same free merges agree.
+    """
+    parents, leaves = tree.parents(), tree.num_leaves()
     nodes = np.arange(len(parents))
-    merged = altitudes[parents] <= 0  # a node whose parent is a merge at no cost
-    merged[-1] = False
-    top = np.where(merged, parents, nodes)
-    while not np.array_equal(top[top], top):
-        top = top[top]
-    kept = np.flatnonzero(top == nodes)
-    is_leaf = altitudes[kept] <= 0
-    kept = np.concatenate([kept[is_leaf], kept[~is_leaf]])
+    top = _climb(np.where(altitudes[parents] <= 0, parents, nodes))
+    roots, first, region = np.unique(top[:leaves], return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    inner = np.flatnonzero(altitudes > 0)
+    kept = np.concatenate([roots[order], inner])
     number = np.full(len(parents), -1)
     number[kept] = np.arange(len(kept))
-    base = number[top[superpixels]].reshape(contours.shape)
-    return Hierarchy(
-        base=base.astype(np.int32),
-        parents=number[parents[kept]].astype(np.int64),
-        altitudes=np.clip(altitudes[kept], 0, 1).astype(np.float32),
-        contours=contours,
-    )
+    levels = altitudes[kept].astype(np.float32)
+    return np.argsort(order)[region], RegionTree(number[parents[kept]].astype(np.int64), levels)
+
+
+def _climb(parents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The topmost ancestor of every node, where a node without one is its own parent."""
+    while True:  # each round doubles the way climbed
+        higher = parents[parents]
+        if np.array_equal(higher, parents):
+            return higher
+        parents = higher
