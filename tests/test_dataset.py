@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -442,6 +443,23 @@ def test_a_failed_write_leaves_no_data_set(tmp_path, arguments, message):
     left = {p.name for p in (tmp_path / "out").iterdir()}
     assert left <= {"images", "masks"}
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_full_disk_leaves_no_data_set(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write():
+        with DatasetWriter(tmp_path / "out", INFO) as writer:
+            for _ in range(50):
+                writer.add(PHOTO, meta={"note": "x" * 1000})
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # acts as a full disk would
+    try:
+        with pytest.raises(InputError, match=r"annotations\.jsonl: cannot be written"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["images"]
 
 
 def test_voc_subset():

@@ -124,7 +124,7 @@ def print_report(report: Report, console: Console) -> None:
     warnings = len(report.problems) - fatal
     verdict = "cannot be used" if fatal else "can be used"
     found = f"{_count(fatal, 'error')}, {_count(warnings, 'warning')}"
-    console.print(f"{found}: the data set {verdict}", highlight=False)
+    console.print(f"{found}: the data set {verdict}", highlight=False, soft_wrap=True)
 
 
 def _count(number: int, noun: str) -> str:

@@ -111,11 +111,12 @@ class DatasetWriter:
         annotation = annotation or Annotation()
         mask = annotation.mask if mask is None else mask
         name = self._free_name(image, name)
-        entry: dict[str, Any] = {"image": self._store_image(image, name)}
-        width, height = image_size(self.folder / entry["image"])
+        source = as_rgb(image) if isinstance(image, np.ndarray) else Path(image)
+        width, height = image_size(source) if isinstance(source, Path) else source.shape[1::-1]
         problems = annotation.validate(width, height, self.info.classes)
         if problems:
-            raise problems[0].error().at(entry["image"])
+            raise problems[0].error().at(name)
+        entry: dict[str, Any] = {"image": self._store_image(source, name)}
         if mask is not None:
             entry["mask"] = self._store_mask(mask, name, (width, height))
         entry["split"] = split or "train"
@@ -136,17 +137,14 @@ class DatasetWriter:
         self._names.add(name)
         return name
 
-    def _store_image(self, image: Any, name: str) -> str:
-        if isinstance(image, np.ndarray):
+    def _store_image(self, source: Path | NDArray[np.uint8], name: str) -> str:
+        if isinstance(source, Path):
+            stored = f"images/{name}{source.suffix}"
+            _transfer(source, self.folder / stored, link=self.link)
+        else:
             stored = f"images/{name}.png"
-            with atomic_path(self.folder / stored) as temporary:
-                Image.fromarray(as_rgb(image)).save(temporary, format="PNG")
-            return stored
-        source = Path(image)
-        if not source.is_file():
-            raise InputError("no such file", file=source)
-        stored = f"images/{name}{source.suffix}"
-        _transfer(source, self.folder / stored, link=self.link)
+            with atomic_path(self.folder / stored, flush=False) as temporary:
+                Image.fromarray(source).save(temporary, format="PNG")
         return stored
 
     def _store_mask(self, mask: Any, name: str, size: tuple[int, int]) -> str:
@@ -180,7 +178,7 @@ def check_relative(name: object) -> str:
 def _transfer(source: Path, target: Path, *, link: bool) -> None:
     if target.exists() and os.path.samefile(source, target):
         return
-    with atomic_path(target) as temporary:
+    with atomic_path(target, flush=False) as temporary:
         if not link:
             shutil.copyfile(source, temporary)
             return

@@ -31,7 +31,7 @@ _REFUSED = {
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[Path]:
     """Write a file so that its final name never holds half of it.
 
     Yields a hidden path in the same folder (made if missing) with the same suffix, for the
@@ -41,6 +41,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: the final name.
+        flush: wait until the disk has the data, about 10 ms a file. Without, a power cut may
+            still empty the file; for one of many that can be made again.
 
     Raises:
         InputError: the disk is full, or the place cannot be written to.
@@ -50,7 +52,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):

@@ -126,7 +126,7 @@ def write_mask(
         table[: len(colours)] = colours
     image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(table.tobytes())
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flush=False) as temporary:
         image.save(temporary, format="PNG")
 
 
@@ -234,7 +234,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except (InputError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise InputError("no such file", file=path) from error
+        raise InputError("no such file", file=path, rule="a file that exists") from error
     except UnidentifiedImageError as error:
         raise InputError("not an image", file=path, rule="an image that Pillow reads") from error
     except Image.DecompressionBombError as error:
