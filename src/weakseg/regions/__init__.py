@@ -12,6 +12,7 @@ from weakseg.regions.maps import (
     read_region_map,
     region_map,
     region_map_cached,
+    write_region_map,
 )
 from weakseg.regions.ultrametric import Hierarchy
 
@@ -24,4 +25,5 @@ __all__ = [
     "read_region_map",
     "region_map",
     "region_map_cached",
+    "write_region_map",
 ]
