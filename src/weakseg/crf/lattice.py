@@ -17,6 +17,7 @@ from weakseg.errors import InputError
 
 _LARGE = 2**24  # corners; a larger lattice filters a few channels at a time, to save memory
 _CHANNELS = 8
+_FURTHEST = 2**17  # cells from the origin; float32 resolves the inside of one no further out
 
 
 class Lattice(NamedTuple):
@@ -58,7 +59,7 @@ def build_lattice(positions: Tensor) -> Lattice:
     """Build the lattice of `positions` (d, N) float32, in units of the kernel's standard deviation.
 
     Raises:
-        InputError: when the positions span so many cells that a vertex has no 62-bit key.
+        InputError: when the positions lie so many cells apart that vertices lose their keys.
     """
     dims, count = positions.shape
     device = positions.device
@@ -111,6 +112,9 @@ def _enclosing_simplices(positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         above += scaled
     elevated[0] = above
     elevated /= dims + 1
+    furthest = elevated.abs().max().item()
+    if not furthest < _FURTHEST:
+        raise _too_far(furthest)
 
     base = elevated.round()
     excess = base.sum(0)
@@ -130,6 +134,14 @@ def _enclosing_simplices(positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     barycentric[0] = 1 + falling[dims] - falling[0]
     barycentric[1:] = (falling[:-1] - falling[1:]).flip(0)
     return base.long(), order, barycentric
+
+
+def _too_far(cells: float) -> InputError:
+    return InputError(
+        "the pixels lie too many standard deviations apart in place or colour",
+        found=f"about {cells:.1e} lattice cells",
+        rule="fewer; use larger standard deviations",
+    )
 
 
 def _descending_rank(values: Tensor) -> Tensor:
@@ -158,11 +170,7 @@ def _vertex_keys(base: Tensor, order: Tensor) -> tuple[Tensor, list[int]]:
     low = steps_along.amin(1) - 2
     size: list[int] = (steps_along.amax(1) + 3 - low).tolist()
     if math.prod(size) >= 2**62:
-        raise InputError(
-            "the image has too many cells of one standard deviation each",
-            found=f"{math.prod(size):.1e} cells",
-            rule="under 4.6e18; use larger standard deviations",
-        )
+        raise _too_far(max(size))
     strides = [math.prod(size[i + 1 :]) for i in range(dims)]
     strides.append(-sum(strides))
     stride = torch.tensor(strides, device=base.device)

@@ -52,24 +52,16 @@ def dense_crf(
     """
     image, probabilities = _as_tensor(image), _as_tensor(probabilities)
     _check(image, probabilities)
-    for name, value in (
-        ("smoothness_xy", smoothness_xy),
-        ("appearance_xy", appearance_xy),
-        ("appearance_rgb", appearance_rgb),
-    ):
-        if not value > 0:
-            raise InputError(f"{name} is not a standard deviation", found=value, rule="over 0")
+    _check_options(
+        iterations=iterations,
+        smoothness_weight=smoothness_weight,
+        smoothness_xy=smoothness_xy,
+        appearance_weight=appearance_weight,
+        appearance_xy=appearance_xy,
+        appearance_rgb=appearance_rgb,
+    )
     classes, height, width = probabilities.shape
-
-    # Classes that are at the floor everywhere share one marginal: carry it once, for all `copies`.
-    present = probabilities.amax((1, 2)) > _FLOOR
-    copies = classes - int(present.sum())
-    unary = probabilities[present].float()
-    if copies:
-        unary = torch.cat([unary, unary.new_full((1, height, width), _FLOOR)])
-    unary = unary.clamp_(_FLOOR, 1).log_().view(len(unary), -1).t().contiguous()  # (H W, carried)
-    if copies > 1:
-        unary[:, -1] += math.log(copies)
+    unary, carried = _unary(probabilities)
 
     kernels: list[Gaussian | Lattice] = []
     if smoothness_weight and iterations:
@@ -79,20 +71,18 @@ def dense_crf(
     if appearance_weight and iterations:
         positions = _appearance(image.to(unary.device), appearance_xy, appearance_rgb)
         kernels.append(build_lattice(positions).normalised(appearance_weight))
-    marginals = _softmax(unary.clone())
+
+    copies = carried.bincount()
+    unary += copies.log()
+    marginals = _softmax(unary.clone())  # of all copies together
     for _ in range(iterations):
-        if copies > 1:
-            marginals[:, -1] /= copies
+        marginals /= copies
         logits = unary.clone()
         for kernel in kernels:
             logits += kernel.filter(marginals)
         marginals = _softmax(logits)
-
-    result = unary.new_empty(classes, height * width)
-    result[present] = marginals[:, : classes - copies].t()
-    if copies:
-        result[~present] = marginals[:, -1] / copies
-    return result.view(classes, height, width)
+    marginals /= copies
+    return marginals.t().index_select(0, carried).view(classes, height, width)
 
 
 def _as_tensor(array: NDArray[np.generic] | Tensor) -> Tensor:
@@ -131,6 +121,31 @@ def _check(image: Tensor, probabilities: Tensor) -> None:
             found="NaN" if math.isnan(low) or math.isnan(high) else f"{low:g}..{high:g}",
             rule="0..1; apply a softmax over the classes first",
         )
+
+
+def _check_options(**options: float) -> None:
+    for name, value in options.items():
+        positive = name.endswith(("_xy", "_rgb"))
+        if not (value > 0 if positive else value >= 0) or not math.isfinite(value):
+            rule = "a finite number over 0" if positive else "a finite number, 0 or more"
+            raise InputError(f"dense_crf: {name}", found=value, rule=rule)
+
+
+def _unary(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the classes, with those that are absent from the image carried once.
+
+    Classes at the floor everywhere have exactly the same marginal; most images hold few others.
+
+    Returns:
+        unary: (H W, K) float32, raised to the floor.
+        carried: (C,) int64, column of `unary` that stands for each class.
+    """
+    seen = probabilities.amax((1, 2)) > _FLOOR
+    carried = torch.where(seen, seen.cumsum(0) - 1, seen.sum())
+    unary = probabilities[seen].float().flatten(1)
+    if not seen.all():
+        unary = torch.cat([unary, unary.new_full((1, unary.shape[1]), _FLOOR)])
+    return unary.clamp_(_FLOOR, 1).log_().t().contiguous(), carried
 
 
 def _softmax(logits: Tensor) -> Tensor:
