@@ -115,7 +115,9 @@ def _power(times: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
     Chebyshev polynomial T_k(2t - 1). The binomials fall off as exp(-k^2 / n), so that about
     sqrt(n log(1 / eps)) terms do. The affinity is a positive definite kernel, hence the spectrum.
     """
-    weights: list[float] = [math.comb(2 * steps, steps - k) / 4**steps for k in range(steps + 1)]
+    weights: list[float] = [math.comb(2 * steps, steps) / 4**steps]
+    for k in range(steps):
+        weights.append(weights[-1] * (steps - k) / (steps + k + 1))
     weights[1:] = [2 * weight for weight in weights[1:]]
     tail = 0.0
     while len(weights) > 1 and tail + weights[-1] < torch.finfo(x.dtype).eps:
