@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from weakseg.contrast import segment_contrast
-from weakseg.grouping import Segments, with_location
+from weakseg.grouping import Segments, unit_rows, with_location
 
 RELATIONS = ("image_similarity", "annotation", "cooccurrence", "affinity")
 
@@ -130,10 +129,11 @@ def relation_losses(
     Returns:
         Scalar loss by name of `RELATIONS`, unweighted; a relation that covers no pixel is absent.
     """
-    unit = normalize(embeddings, dim=1)
-    covered = segments.index >= 0
-    pixels = unit.permute(0, 2, 3, 1)[covered]
-    own = segments.index[covered]
+    batch, _, height, width = embeddings.shape
+    rows = unit_rows(embeddings)
+    covered = segments.index.flatten() >= 0
+    own = segments.index.flatten()[covered]
+    pixels = rows if covered.all() else rows[covered]
     bank = _everything(segments, tags, memory)
     foreground = bank.tags.bool().clone()
     if background is not None:
@@ -141,8 +141,9 @@ def relation_losses(
 
     losses: dict[str, Tensor | None] = {}
     if settings.image_similarity.weight and len(own):
+        located = with_location(rows, (batch, height, width))
         losses["image_similarity"] = _image_similarity(
-            with_location(unit).permute(0, 2, 3, 1)[covered], own, segments, settings
+            located if covered.all() else located[covered], own, segments, settings
         )
     if settings.annotation.weight:
         losses["annotation"] = _annotation(pixels, own, bank, classes, settings)

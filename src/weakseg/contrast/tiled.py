@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from weakseg.contrast.blocks import Block, Standing, blocks, standing
-from weakseg.contrast.product import linear
+from weakseg.product import linear
 
 # A tile's similarities should fit the second-level caches of two cores.
 _CPU_TILE_BYTES = 2 << 20

@@ -1,4 +1,4 @@
-"""Matrix products for the tiles of the contrast."""
+"""The matrix product that the contrast and the grouping spend their time in."""
 
 import torch
 from torch import Tensor

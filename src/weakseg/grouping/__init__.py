@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from weakseg.grouping.kmeans import grid_start, spherical_kmeans
+
+__all__ = ["Segments", "segment_means", "segment_pixels", "unit_rows", "with_location"]
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -34,21 +38,27 @@ class Segments:
         return self.seed.shape[0]
 
 
-def with_location(unit_embeddings: Tensor) -> Tensor:
+def unit_rows(embeddings: Tensor) -> Tensor:
+    """Pixel vectors of unit length, one a row: (B, D, H, W) to (B * H * W, D)."""
+    return normalize(embeddings.permute(0, 2, 3, 1).flatten(0, 2), dim=1)
+
+
+def with_location(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Appends (y, x), each linspace(0, 1) - 0.5, to unit vectors and normalises again.
 
     Args:
-        unit_embeddings: (B, D, H, W), unit length along D.
+        rows: (B * H * W, D), from `unit_rows`.
+        shape: (B, H, W).
 
     Returns:
-        (B, D + 2, H, W), unit length along dim 1.
+        (B * H * W, D + 2), unit length along dim 1.
     """
-    batch, _, height, width = unit_embeddings.shape
-    dtype, device = unit_embeddings.dtype, unit_embeddings.device
-    y = torch.linspace(0, 1, height, dtype=dtype, device=device)[:, None] - 0.5
-    x = torch.linspace(0, 1, width, dtype=dtype, device=device) - 0.5
-    y, x = y.expand(batch, 1, height, width), x.expand(batch, 1, height, width)
-    return normalize(torch.cat([unit_embeddings, y, x], dim=1), dim=1)
+    batch, height, width = shape
+    y = torch.linspace(0, 1, height, dtype=rows.dtype, device=rows.device) - 0.5
+    x = torch.linspace(0, 1, width, dtype=rows.dtype, device=rows.device) - 0.5
+    location = torch.cartesian_prod(y, x).reshape(height * width, 2)
+    length = (1 + location.square().sum(dim=1, keepdim=True)).sqrt()
+    return torch.cat([rows, location.repeat(batch, 1)], dim=1) / length.repeat(batch, 1)
 
 
 def segment_means(vectors: Tensor, index: Tensor, segments: int) -> Tensor:
@@ -64,38 +74,6 @@ def segment_means(vectors: Tensor, index: Tensor, segments: int) -> Tensor:
     """
     sums = vectors.new_zeros(segments, vectors.shape[1]).index_add(0, index, vectors)
     return normalize(sums, dim=1)
-
-
-@torch.no_grad()
-def spherical_kmeans(
-    vectors: Tensor, valid: Tensor, grid: tuple[int, int], iterations: int
-) -> Tensor:
-    """Clusters each image's unit vectors, starting from a grid of ky x kx cells.
-
-    Args:
-        vectors: (B, D, H, W), unit length along D.
-        valid: (B, H, W) bool; other pixels do not count towards a centre.
-        grid: (ky, kx).
-        iterations: rounds of M-step (normalised sum) and E-step (argmax of the dot product).
-
-    Returns:
-        (B, H, W) int64, 0..ky*kx-1. A cluster that no pixel is in drops out.
-    """
-    batch, channels, height, width = vectors.shape
-    ky, kx = grid
-    rows = torch.linspace(0, ky - 1, height, device=vectors.device).round().long()
-    columns = torch.linspace(0, kx - 1, width, device=vectors.device).round().long()
-    label = (rows[:, None] + ky * columns).reshape(1, -1).repeat(batch, 1)
-    points = vectors.reshape(batch, channels, -1)
-    weight = valid.reshape(batch, 1, -1).to(points.dtype)
-    member = torch.arange(ky * kx, device=vectors.device)[:, None]
-    for _ in range(iterations):
-        assigned = (label[:, None] == member).to(points.dtype) * weight
-        sums = torch.bmm(assigned, points.transpose(1, 2))
-        similarity = torch.bmm(normalize(sums, dim=2), points)
-        empty = assigned.sum(dim=2, keepdim=True) == 0
-        label = similarity.masked_fill_(empty, -torch.inf).argmax(dim=1)
-    return label.reshape(batch, height, width)
 
 
 def segment_pixels(
@@ -128,26 +106,34 @@ def segment_pixels(
             raise ValueError(
                 f"{name} must be {(batch, height, width)} like embeddings, got {tuple(array.shape)}"
             )
-    unit = normalize(embeddings, dim=1)
-    located = with_location(unit)
-    valid = seeds != ignore_index
-    cluster = spherical_kmeans(located.detach(), valid, grid, iterations)
-
-    image = torch.arange(batch, device=seeds.device)[:, None, None].expand_as(cluster)
-    parts = torch.stack([image[valid], cluster[valid], seeds[valid].long(), regions[valid].long()])
+    shape = (batch, height, width)
+    rows = unit_rows(embeddings)
+    located = with_location(rows, shape)
+    valid = (seeds != ignore_index).flatten(1)
+    cluster = spherical_kmeans(
+        located.detach().reshape(batch, height * width, -1),
+        valid,
+        grid_start(height, width, grid).flatten(),
+        grid[0] * grid[1],
+        iterations,
+    )
+    image = torch.arange(batch, device=seeds.device)[:, None].expand_as(cluster)
+    parts = torch.stack([image, cluster, seeds.flatten(1).long(), regions.flatten(1).long()])
+    parts = parts[:, valid]
     number, first = _number_by_first_appearance(parts)
     index = torch.full_like(cluster, -1)
     index[valid] = number
-    attributes = parts[:, first]
+    covered = valid.flatten().nonzero()[:, 0]
+    if len(covered) < len(rows):
+        rows, located = rows.index_select(0, covered), located.index_select(0, covered)
+    image, _, seed, region = parts[:, first]
     return Segments(
-        index=index,
-        prototypes=segment_means(unit.permute(0, 2, 3, 1)[valid], number, len(first)),
-        prototypes_with_location=segment_means(
-            located.permute(0, 2, 3, 1)[valid], number, len(first)
-        ),
-        image=attributes[0],
-        seed=attributes[2],
-        region=attributes[3],
+        index=index.reshape(shape),
+        prototypes=segment_means(rows, number, len(first)),
+        prototypes_with_location=segment_means(located, number, len(first)),
+        seed=seed,
+        region=region,
+        image=image,
     )
 
 
