@@ -1,0 +1,1 @@
+"""Labels in from the tools that people use, and out to them."""
