@@ -189,7 +189,6 @@ class FeatureCache(Sequence[Features]):
                 self._cut_index()
                 self.data_path.touch()
                 self._writer = self.data_path.open("r+b")
-            self._writer.seek(self._end * _ITEM)
             try:
                 yield self
             finally:
@@ -221,6 +220,7 @@ class FeatureCache(Sequence[Features]):
             raise InputError("features are not finite", found=f"image {key}", rule="finite values")
         values = features.permute(1, 2, 0).clamp(-_LIMIT, _LIMIT).to(torch.float16).contiguous()
         with _cannot_write(self.data_path):
+            self._writer.seek(self._end * _ITEM)  # over what a failed write left
             self._writer.write(values.cpu().numpy().data)
         self._add(_Record(key, self._end, height, width, stamp), new=True)
 
@@ -275,7 +275,9 @@ class FeatureCache(Sequence[Features]):
     def _map(self) -> None:
         if self._writer is not None:
             self._writer.flush()
-        self._values = np.memmap(self.data_path, np.float16, mode="r")
+        # A killed run may have left half a value at the end.
+        count = self.data_path.stat().st_size // _ITEM
+        self._values = np.memmap(self.data_path, np.float16, mode="r", shape=(count,))
 
 
 def _parse(line: bytes) -> _Record | None:
