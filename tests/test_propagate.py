@@ -31,12 +31,20 @@ def smooth_problem(channels, classes, height, width, seed=0):
     return embeddings, torch.as_tensor(rng.random((classes, height, width)))
 
 
-@pytest.fixture(params=["whole", "tiles"])
+@pytest.fixture(params=["whole", "sparse", "tiles"])
 def storage(request, monkeypatch):
-    """Run with the affinity kept whole, or made again tile by tile (of a size that divides not)."""
-    if request.param == "tiles":
+    """Run with the affinity kept whole, or sparse, or made again tile by tile.
+
+    Sizes that divide no grid. The sparse form keeps everything here; what it leaves out by default
+    has a test of its own.
+    """
+    monkeypatch.setattr(propagate, "_TILE", 37)
+    monkeypatch.setattr(propagate, "_ROWS", 11)
+    monkeypatch.setattr(propagate, "_NEGLIGIBLE", 1e-30)
+    if request.param != "whole":
         monkeypatch.setattr(propagate, "_DENSE_BYTES", 0)
-        monkeypatch.setattr(propagate, "_TILE", 37)
+    if request.param == "tiles":
+        monkeypatch.setattr(propagate, "_SPARSE_ENTRIES", 100)
 
 
 @pytest.mark.usefixtures("storage")
@@ -60,6 +68,24 @@ def test_equals_the_matrix_power(steps, sharpness):
     walked = random_walk(embeddings, scores, steps=steps, sharpness=sharpness)
     expected = plain_walk(embeddings.numpy(), scores.numpy(), steps, sharpness)
     np.testing.assert_allclose(walked.numpy(), expected, rtol=1e-9)
+
+
+def test_what_the_sparse_form_leaves_out(monkeypatch):
+    embeddings, scores = smooth_problem(24, 3, 40, 50, seed=3)
+    embeddings += 0.2 * torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0))
+    exact = random_walk(embeddings, scores)
+    monkeypatch.setattr(propagate, "_DENSE_BYTES", 0)
+    kept = []
+    times = propagate.SparseRows.times
+    monkeypatch.setattr(
+        propagate.SparseRows,
+        "times",
+        lambda rows, x: kept.append(len(rows.column)) or times(rows, x),
+    )
+    walked = random_walk(embeddings, scores)
+    assert sum(kept[: 2000 // propagate._ROWS + 1]) < 0.9 * 2000**2  # it does leave something out
+    assert torch.allclose(walked, exact, atol=5e-4)
+    assert not torch.equal(walked, exact)
 
 
 def test_few_products_stand_for_many_steps():

@@ -8,10 +8,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from weakseg.errors import InputError
+from weakseg.sparse import SparseRows
 
-# A larger affinity matrix is recomputed tile by tile in every step, not kept.
-_DENSE_BYTES = 512 * 2**20
-_TILE = 2048
+Product = Callable[[Tensor], Tensor]
+
+# Up to 5,792 positions in float32 (a 600 x 600 image at 1/8), the affinity matrix is kept whole;
+# above, only entries over `_NEGLIGIBLE` are; and where those are too many, nothing is.
+_DENSE_BYTES = 128 * 2**20
+_NEGLIGIBLE = 1e-8
+_SPARSE_ENTRIES = 2**27  # 1 GB in float32
+_ROWS = 256  # of the affinity matrix, made at a time for its sparse form
+_TILE = 2048  # rows and columns made at a time where nothing is kept
 
 
 @torch.no_grad()
@@ -36,8 +43,9 @@ def random_walk(
         sharpness: how fast affinity falls with the angle.
 
     Returns:
-        (C, h, w), float64 if an input was, else float32. Grids up to 11,585 positions (a 930 x 800
-        image at 1/8) take 4 h^2 w^2 bytes, larger ones under 200 MB and longer.
+        (C, h, w), float64 if an input was, else float32. On grids over 128 MiB of affinities
+        (5,792 positions in float32), affinities under 1e-8 are left out, which changes scores
+        in 0..1 by under 5e-4 and keeps memory under 2 GB.
 
     Raises:
         InputError: shapes that do not fit, or values that are not finite.
@@ -51,11 +59,10 @@ def random_walk(
     start = scores.to(dtype).flatten(1)
     with torch.autocast(start.device.type, enabled=False):
         if len(vectors) ** 2 * start.element_size() <= _DENSE_BYTES:
-            transition = _affinity(vectors, vectors, sharpness)
-            transition /= transition.sum(0)
-            walked = _power(lambda x: x @ transition, start, steps)
+            times = _whole_transition(vectors, sharpness)
         else:
-            walked = _power(_tiled_transition(vectors, sharpness), start, steps)
+            times = _sparse_transition(vectors, sharpness) or _tiled_transition(vectors, sharpness)
+        walked = _power(times, start, steps)
     # A mean stays within the values it is taken of; rounding may not.
     low, high = start.aminmax(dim=1, keepdim=True)
     return walked.clamp_(low, high).view_as(scores)
@@ -83,14 +90,50 @@ def _check(embeddings: Tensor, scores: Tensor, steps: int, sharpness: float) -> 
         raise InputError("random_walk: sharpness", found=sharpness, rule="over 0 and finite")
 
 
+def _exponents(rows: Tensor, columns: Tensor, sharpness: float) -> Tensor:
+    """The logarithm of affinity, sharpness (cos - 1), of unit vectors (n, D), (m, D) -> (n, m)."""
+    return torch.addmm(rows.new_tensor(-sharpness), rows * sharpness, columns.t())
+
+
 def _affinity(rows: Tensor, columns: Tensor, sharpness: float) -> Tensor:
-    """exp(sharpness (cos - 1)) between unit vectors (n, D), (m, D) -> (n, m)."""
-    exponent = torch.addmm(rows.new_tensor(-sharpness), rows * sharpness, columns.t())
     # exp() is 30 times slower where it underflows; e^-60 of a neighbour is nothing either way.
-    return exponent.clamp_(min=-60).exp_()
+    return _exponents(rows, columns, sharpness).clamp_(min=-60).exp_()
 
 
-def _tiled_transition(vectors: Tensor, sharpness: float) -> Callable[[Tensor], Tensor]:
+def _whole_transition(vectors: Tensor, sharpness: float) -> Product:
+    """The product of scores (C, n) with the transition matrix (n, n), kept whole."""
+    transition = _affinity(vectors, vectors, sharpness)
+    transition /= transition.sum(0)
+    return lambda x: x @ transition
+
+
+def _sparse_transition(vectors: Tensor, sharpness: float) -> Product | None:
+    """The product without affinities that are negligible; None if too many are not."""
+    blocks: list[SparseRows] = []
+    entries, count = 0, len(vectors)
+    ones = vectors.new_ones(count, 1)
+    for first in range(0, count, _ROWS):
+        rows = vectors[first : first + _ROWS]
+        exponents = _exponents(rows, vectors, sharpness).view(-1)
+        kept = (exponents > math.log(_NEGLIGIBLE)).nonzero()[:, 0]
+        entries += len(kept)
+        if entries > _SPARSE_ENTRIES:
+            return None
+        ends = torch.arange(len(rows) + 1, device=kept.device) * count
+        start = torch.searchsorted(kept, ends).int()
+        block = SparseRows(start, (kept % count).int(), exponents[kept].exp_())
+        # The affinity is symmetric, so its rows serve as the columns that are to sum to 1.
+        mass = block.times(ones)[:, 0].repeat_interleave(start.diff())
+        blocks.append(block._replace(weight=block.weight.div_(mass)))
+
+    def times(x: Tensor) -> Tensor:
+        x = x.t().contiguous()
+        return torch.cat([block.times(x) for block in blocks]).t().contiguous()
+
+    return times
+
+
+def _tiled_transition(vectors: Tensor, sharpness: float) -> Product:
     """The product with the transition matrix, whose tiles are made anew every time."""
     blocks = [slice(i, i + _TILE) for i in range(0, len(vectors), _TILE)]
 
@@ -108,7 +151,7 @@ def _tiled_transition(vectors: Tensor, sharpness: float) -> Callable[[Tensor], T
     return lambda x: times_affinity(x) / mass
 
 
-def _power(times: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
+def _power(times: Product, x: Tensor, steps: int) -> Tensor:
     """Apply `times`, a product with a matrix T of spectrum 0..1, `steps` times over.
 
     With t = cos^2(a), t^n = 4^-n (C(2n, n) + 2 sum_k C(2n, n - k) cos(2ka)), and cos(2ka) is the

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from weakseg.crf.sparse import SparseRows
+from weakseg.sparse import SparseRows
 
 _CUT = 4  # the kernel ends at this many standard deviations
 _ENTRIES = 2**24  # of the sparse matrix along the rows; a larger image is filtered band by band

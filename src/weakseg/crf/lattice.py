@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weakseg.crf.sparse import SparseRows
 from weakseg.errors import InputError
+from weakseg.sparse import SparseRows
 
 _LARGE = 2**24  # corners; a larger lattice filters a few channels at a time, to save memory
 _CHANNELS = 8

@@ -1,4 +1,4 @@
-"""Sparse matrices by rows, the one primitive that both CRF kernels are made of."""
+"""Sparse matrices by rows: what the CRF kernels and the walk on large grids are made of."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class SparseRows(NamedTuple):
 
     start: Tensor  # (rows + 1,) int32 or int64
     column: Tensor  # (entries,) like start
-    weight: Tensor  # (entries,) float32
+    weight: Tensor  # (entries,) of the type of what it multiplies
 
     def times(self, dense: Tensor) -> Tensor:
         """Matrix times `dense` (columns, C) -> (rows, C)."""
