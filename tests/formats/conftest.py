@@ -3,9 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# Time limits on single examples fail on a busy machine.
+hypothesis.settings.register_profile("formats", deadline=None)
+hypothesis.settings.load_profile("formats")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

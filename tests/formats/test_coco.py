@@ -213,7 +213,7 @@ def test_annotations_may_come_before_images(photos: Path, tmp_path: Path, fixtur
     assert [e.annotation for e in one] == [e.annotation for e in two]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(annotations("tags", "boxes", "points", "masks", "ignore"))
 def test_round_trip(annotation: Annotation) -> None:
     again, _ = round_trip("coco", annotation, "coco.json")

@@ -42,7 +42,6 @@ def test_a_polygon_holds_the_pixels_whose_centres_it_holds(
 
 
 @given(st.lists(st.tuples(st.floats(-5, 25), st.floats(-5, 20)), min_size=3, max_size=8))
-@settings(deadline=None)
 def test_filling_agrees_with_scikit_image(ring: list[tuple[float, float]]) -> None:
     filled = fill_rings([ring], (16, 20)).on((16, 20))
     centre = np.array(ring)[:, ::-1] - 0.5
@@ -54,7 +53,6 @@ def test_filling_agrees_with_scikit_image(ring: list[tuple[float, float]]) -> No
 
 
 @given(masks())
-@settings(deadline=None)
 def test_outlines_give_back_their_components(mask: np.ndarray) -> None:
     for value in np.unique(mask).tolist():
         patches = [*components(mask, value)]
@@ -71,7 +69,7 @@ def test_outlines_give_back_their_components(mask: np.ndarray) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_outlines_of_noise(seed: int) -> None:
     mask = np.random.default_rng(seed).random((24, 24)) < 0.6
     for patch in components(mask, True):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from weakseg.annotation import Box, Point
 from weakseg.errors import InputError, Problem
-from weakseg.formats.reading import Item, as_size, json_items, member
+from weakseg.formats.reading import Item, as_size, check_number, json_items, member
 from weakseg.formats.records import (
     Outline,
     Reading,
@@ -29,7 +29,6 @@ from weakseg.formats.records import (
     Region,
     Runs,
     SourceClass,
-    check_number,
 )
 
 _ID = (int, str)

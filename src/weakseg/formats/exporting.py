@@ -14,12 +14,14 @@ from weakseg.annotation import KINDS, Annotation, check_kinds
 from weakseg.dataset import Dataset, Entry
 from weakseg.errors import InputError, Problem
 from weakseg.formats.coco_writer import write_coco
+from weakseg.formats.cvat import write_cvat
 from weakseg.formats.writing import Losses, WriteOptions
 
 Writer = Callable[[Iterable[Entry], Path, WriteOptions], None]
 
 WRITERS: dict[str, Writer] = {
     "coco": write_coco,
+    "cvat": write_cvat,
 }
 """The formats that can be written."""
 
@@ -87,9 +89,10 @@ def export_dataset(
     wanted = check_kinds(kinds) if kinds is not None else KINDS
     lost = Losses()
     folder = None if dataset.folder is None else dataset.folder / "images"
-    options = WriteOptions(dataset.info, lost, folder, tolerance, background, prefix)
+    total = len(chosen)
+    options = WriteOptions(dataset.info, lost, folder, tolerance, background, prefix, total)
     entries = _Entries(chosen, wanted, None if masks is None else Path(masks), lost)
-    WRITERS[format](_watched(entries, len(chosen), progress), target, options)
+    WRITERS[format](_watched(entries, total, progress), target, options)
     if split is None and len(dataset.splits()) > 1 and format not in _WITH_SPLITS:
         parts = ", ".join(dataset.splits())
         what = "parts of the data set are not told apart; write one with --split"
@@ -99,7 +102,7 @@ def export_dataset(
     return ExportReport(entries.count, lost.problems())
 
 
-_WITH_SPLITS: frozenset[str] = frozenset()
+_WITH_SPLITS = frozenset({"cvat"})
 
 
 class _Entries:

@@ -21,12 +21,14 @@ from weakseg.formats.archives import unpacked
 from weakseg.formats.class_map import ClassMap, check_map, load_map, map_classes, match_class
 from weakseg.formats.coco import read_coco
 from weakseg.formats.convert import Rules, convert
+from weakseg.formats.cvat import read_cvat
 from weakseg.formats.image_index import ImageIndex, leaves_folder
 from weakseg.formats.records import Reading, ReadOptions, Record
 from weakseg.images import image_size
 
 READERS: dict[str, Callable[[Path, ReadOptions], Reading]] = {
     "coco": read_coco,
+    "cvat": read_cvat,
 }
 """The formats that can be imported."""
 

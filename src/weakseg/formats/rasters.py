@@ -117,6 +117,13 @@ def run_lengths(inside: NDArray[np.bool_], *, by_columns: bool = False) -> list[
     return lengths
 
 
+def turned(ring: ArrayLike, centre: tuple[float, float], angle: float) -> Ring:
+    """Positions (n, 2) turned by `angle` degrees about `centre`, clockwise as seen on screen."""
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    around: Ring = (np.asarray(ring) - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
+    return around
+
+
 def components(mask: NDArray[Any], value: int) -> Iterator[Patch]:
     """The 4-connected components of the pixels that hold `value`, each in its bounding box."""
     labels, _ = ndimage.label(mask == value)

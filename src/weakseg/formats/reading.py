@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -307,16 +308,33 @@ _WORDS: dict[Any, str] = {
 }
 
 
+LARGEST = 10_000_000
+"""Larger coordinates are taken for a mistake."""
+
+
+def check_number(what: str, value: Any) -> float:
+    """`value` as a float.
+
+    Raises:
+        InputError: not a number, NaN, infinite, or absurdly large.
+    """
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    if not usable or not math.isfinite(value) or abs(value) > LARGEST:
+        raise InputError(f"{what} that is not usable", found=value, rule="a finite number")
+    return float(value)
+
+
 def as_number(what: str, text: str | None) -> float:
     """A number out of XML or CSV.
 
     Raises:
-        InputError: no number.
+        InputError: not a number, NaN, infinite, or absurdly large.
     """
     try:
-        return float(text or "")
+        number = float(text or "")
     except ValueError as error:
-        raise InputError(what, found=text, rule="a number") from error
+        raise InputError(what, found=text or "nothing", rule="a number") from error
+    return check_number(what, number)
 
 
 def as_size(what: str, width: Any, height: Any) -> tuple[int, int]:

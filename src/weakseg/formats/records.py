@@ -7,7 +7,7 @@ pixel i (`to_centre` leads from the first to the second).
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from weakseg.annotation import Box, Point, Scribble
 from weakseg.errors import InputError, Problem
 from weakseg.formats.rasters import Patch, Ring, fill_rings, runs_to_patch
+from weakseg.formats.reading import LARGEST, check_number
 
 if TYPE_CHECKING:
     from weakseg.formats.image_index import ImageIndex
 
 IGNORE = "ignore"
 """A label of this name marks areas to ignore, unless a class is called so."""
-
-_LARGEST = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _ring(positions: Any) -> Ring:
         raise InputError("polygon", found=positions, rule=rule) from error
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
         raise InputError("polygon of too few positions", found=positions, rule=rule)
-    if not (np.abs(ring) <= _LARGEST).all():  # nor NaN
+    if not (np.abs(ring) <= LARGEST).all():  # nor NaN
         raise InputError("polygon with a coordinate that is not usable", found=positions, rule=rule)
     return ring
 
@@ -242,6 +241,32 @@ class ReadOptions:
     predictions: bool = False
 
 
+def split_name(given: str | None) -> str | None:
+    """The part of a data set that a tool's word for it means; None where it says nothing."""
+    word = (given or "").strip()
+    return _SPLITS.get(word.lower(), word) or None
+
+
+_SPLITS = {
+    "default": "",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def parse_colour(text: object) -> tuple[int, int, int] | None:
+    """The colour in "#rrggbb", None where there is none."""
+    if isinstance(text, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", text.strip()):
+        number = int(text.strip()[1:], 16)
+        return number >> 16, number >> 8 & 255, number & 255
+    return None
+
+
 def to_centre(value: Any) -> float:
     """From edge to centre coordinates, rounded to a millionth of a pixel.
 
@@ -255,15 +280,3 @@ def tidy(value: float) -> float:
     """`value` rounded to a millionth, as an integer where it is one."""
     rounded = round(float(value), 6)
     return int(rounded) if rounded.is_integer() else rounded
-
-
-def check_number(what: str, value: Any) -> float:
-    """`value` as a float.
-
-    Raises:
-        InputError: not a number, NaN, infinite, or absurdly large.
-    """
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    if not usable or not math.isfinite(value) or abs(value) > _LARGEST:
-        raise InputError(f"{what} that is not usable", found=value, rule="a finite number")
-    return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg.annotation import Scribble
 from weakseg.dataset import DatasetInfo, Entry
 from weakseg.errors import InputError, Problem
 from weakseg.formats.rasters import Patch, Ring, components, join_holes, outline
@@ -48,6 +50,7 @@ class WriteOptions:
         tolerance: polygons may move by so many pixels to have fewer corners.
         background: write the background of full masks as a shape, too.
         prefix: put before image names (a folder or URL, where the tool looks for them).
+        total: number of images, at most.
     """
 
     info: DatasetInfo
@@ -56,6 +59,7 @@ class WriteOptions:
     tolerance: float = 0
     background: bool = False
     prefix: str = ""
+    total: int = 0
 
     @property
     def ignore_label(self) -> str | None:
@@ -128,3 +132,23 @@ def lose(entry: Entry, options: WriteOptions, *kinds: str) -> None:
         else:
             count = len(getattr(entry.annotation, kind))
             options.lost.add(f"{kind}: left out", entry.name, count)
+
+
+def odd_width(scribble: Scribble, entry: Entry, options: WriteOptions) -> None:
+    """Note a stroke's width that a format without widths does not bring back."""
+    if scribble.width != Scribble.width:
+        options.lost.add("width of strokes (import with --width)", entry.name)
+
+
+def xml_text(text: str) -> str:
+    """`text`, if XML can hold it.
+
+    Raises:
+        InputError: it has control characters.
+    """
+    if _NOT_XML.search(text):
+        raise InputError("a name that XML cannot hold", found=repr(text), rule="no control signs")
+    return text
+
+
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
