@@ -1,1 +1,62 @@
-"""weakseg: segmentation from weak labels."""
+"""weakseg: segmentation from tags, boxes, points and scribbles, in one method.
+
+    from weakseg import Dataset, Recipe, Segmenter, fit
+
+    fitted = fit(Dataset.open("reef"), Recipe(kinds=("points",)), out="runs/reef")
+    prediction = fitted.segmenter.predict(image)          # (H, W, 3) uint8 -> .mask (H, W)
+    segmenter = Segmenter.load("runs/reef")               # later, elsewhere
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weakseg.annotation import Annotation, Area, Box, Point, Scribble
+    from weakseg.dataset import Dataset, DatasetInfo
+    from weakseg.errors import InputError
+    from weakseg.evaluation import evaluate
+    from weakseg.segmenter import Prediction, Segmenter
+    from weakseg.training import Fitted, Recipe, fit
+
+_HOMES = {
+    "Annotation": "annotation",
+    "Area": "annotation",
+    "Box": "annotation",
+    "Point": "annotation",
+    "Scribble": "annotation",
+    "Dataset": "dataset",
+    "DatasetInfo": "dataset",
+    "InputError": "errors",
+    "evaluate": "evaluation",
+    "Prediction": "segmenter",
+    "Segmenter": "segmenter",
+    "Fitted": "training",
+    "Recipe": "training",
+    "fit": "training",
+}
+
+__all__ = [
+    "Annotation",
+    "Area",
+    "Box",
+    "Dataset",
+    "DatasetInfo",
+    "Fitted",
+    "InputError",
+    "Point",
+    "Prediction",
+    "Recipe",
+    "Scribble",
+    "Segmenter",
+    "evaluate",
+    "fit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: reading labels should not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'weakseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"weakseg.{_HOMES[name]}"), name)

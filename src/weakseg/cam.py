@@ -1,0 +1,112 @@
+"""Class activation maps: where a classifier that only saw tags finds each class.
+
+Zhou et al., "Learning Deep Features for Discriminative Localization" (CVPR 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weakseg.seeds import ClassMaps
+
+
+class Tagger(nn.Module):
+    """A linear multi-label classifier on the mean of an image's last feature map.
+
+    Being linear, it scores every position of the map as well as their mean.
+
+    Args:
+        channels: of the features.
+        classes: how many tags there are.
+        dropout: share of channels dropped in training.
+    """
+
+    def __init__(self, channels: int, classes: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Scores (B, classes) before the sigmoid of mean feature vectors (B, channels)."""
+        scores: Tensor = self.linear(self.dropout(self.norm(pooled)))
+        return scores
+
+
+def train_tagger(
+    pooled: Tensor,
+    tags: Tensor,
+    *,
+    steps: int = 1500,
+    batch: int = 64,
+    lr: float = 3e-3,
+    weight_decay: float = 1e-2,
+    seed: int = 0,
+    known: Tensor | None = None,
+    log: Callable[[int, dict[str, float]], None] | None = None,
+) -> Tagger:
+    """Train a multi-label classifier on image-level tags.
+
+    Args:
+        pooled: (N, channels) mean of each image's last feature map.
+        tags: (N, classes) bool.
+        steps: of AdamW.
+        batch: images a step.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        seed: of weights and batches.
+        known: (N, classes) bool, which tags count; default: all.
+        log: called with step and losses.
+
+    Returns:
+        The tagger in eval mode, on the device of `pooled`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tagger = Tagger(pooled.shape[1], tags.shape[1]).to(pooled.device).train()
+    optimizer = torch.optim.AdamW(tagger.parameters(), lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1) + 1)
+    weight = torch.ones_like(tags, dtype=torch.float32) if known is None else known.float()
+    size = max(2, min(batch, len(pooled)))  # batch norm needs two
+    for step in range(steps):
+        chosen = torch.randint(len(pooled), (size,), generator=generator).to(pooled.device)
+        loss = F.binary_cross_entropy_with_logits(
+            tagger(pooled[chosen]), tags[chosen].float(), weight=weight[chosen]
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if log is not None:
+            log(step + 1, {"tags": float(loss.detach())})
+    return tagger.eval()
+
+
+@torch.inference_mode()
+def class_activation(tagger: Tagger, features: Tensor, classes: tuple[int, ...]) -> ClassMaps:
+    """Where in an image the tagger sees some of its classes.
+
+    Each class's score, less its bias and below 0 cut off, over its own maximum.
+
+    Args:
+        tagger: in eval mode.
+        features: (channels, h, w), the last feature map of the image.
+        classes: K class indices that the image's labels name.
+
+    Returns:
+        K maps of (h, w) in 0..1.
+    """
+    mean, var = tagger.norm.running_mean, tagger.norm.running_var
+    assert mean is not None
+    assert var is not None
+    normed = (features - mean[:, None, None]) / (var + tagger.norm.eps).sqrt()[:, None, None]
+    weight = tagger.linear.weight[list(classes)]
+    maps = torch.einsum("kc,chw->khw", weight, normed).relu()
+    peaks = maps.flatten(1).amax(1)[:, None, None].clamp_min(1e-6)
+    return ClassMaps(classes, (maps / peaks).cpu().numpy().astype(np.float32))

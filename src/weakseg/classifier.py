@@ -1,0 +1,81 @@
+"""The pixel classifier on top of frozen features and the detached embedding."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PixelClassifier(nn.Module):
+    """Scores every pixel's class from its features, its embedding and what the image shows.
+
+    A two-layer perceptron, pixel by pixel: with a few labelled pixels, 3x3 convolutions learn
+    the surroundings of the labels instead of the classes. The image's mean feature vector goes
+    in beside each pixel's own: a wheel in a street is a car's, on a lawn a bicycle's.
+
+    Args:
+        in_channels: channels of the features.
+        dim: channels of the embedding; 0 leaves it out.
+        classes: C.
+        hidden: width of the hidden layer.
+        dropout: share of hidden units dropped in training.
+    """
+
+    def __init__(
+        self, in_channels: int, dim: int, classes: int, *, hidden: int = 256, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        # Stacked backbone levels differ in scale by orders of magnitude.
+        self.norm = nn.BatchNorm2d(in_channels, affine=False)
+        self.context_norm = nn.BatchNorm1d(in_channels, affine=False)
+        self.from_features = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.from_context = nn.Linear(in_channels, hidden, bias=False)
+        self.from_embedding = nn.Conv2d(dim, hidden, 1, bias=False) if dim else None
+        self.hidden_norm = nn.BatchNorm2d(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Conv2d(hidden, classes, 1)
+
+    def forward(
+        self, features: Tensor, context: Tensor, embeddings: Tensor | None = None
+    ) -> Tensor:
+        """Class scores before softmax.
+
+        Args:
+            features: (B, in_channels, h, w); (N, in_channels, 1, 1) for N single pixels.
+            context: (B, in_channels), the mean of the features over each pixel's whole image.
+            embeddings: (B, dim, h, w) unit vectors; needed if `dim` is not 0. No gradient flows
+                into them.
+
+        Returns:
+            (B, C, h, w) float32.
+        """
+        x = self.from_features(self.norm(features))
+        x = x + self.from_context(self.context_norm(context))[:, :, None, None]
+        if self.from_embedding is not None:
+            if embeddings is None:
+                raise ValueError(f"this classifier needs embeddings of {self.dim} channels")
+            # A unit vector's components are small beside normalised features.
+            x = x + self.from_embedding(embeddings.detach() * self.dim**0.5)
+        logits: Tensor = self.out(self.dropout(F.relu(self.hidden_norm(x))))
+        return logits.float()
+
+
+def pooled(features: Tensor) -> Tensor:
+    """The context of an image: the mean of its features (..., C, h, w) over h and w."""
+    return features.float().mean((-2, -1))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean cross-entropy over the labelled pixels; 0 where there is none.
+
+    Args:
+        logits: (B, C, h, w).
+        labels: (B, h, w) seed map; values outside 0..classes-1 do not count.
+        classes: C.
+    """
+    labelled = (labels >= 0) & (labels < classes)
+    target = torch.where(labelled, labels, -1).long()
+    total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    return total / labelled.sum().clamp_min(1)

@@ -1,0 +1,128 @@
+"""The command `weakseg`: one function a command, its flags and help taken from its docstring."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+import docstring_parser
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from weakseg.errors import InputError, WeaksegError
+
+#: Command: (module and function of `weakseg.cli`, its positional arguments). A module is imported
+#: only when its command runs: `weakseg check` should not wait for torch.
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "init": ("init", ("images",)),
+    "check": ("check", ("dataset",)),
+    "train": ("train", ("dataset",)),
+    "predict": ("predict", ("run", "images")),
+    "evaluate": ("evaluate", ("pred", "gt")),
+    "regions": ("regions", ("images",)),
+    "demo": ("demo", ()),
+}
+
+SUMMARIES = {
+    "init": "start a data set from a folder of photographs",
+    "check": "report what a data set holds and every problem in it",
+    "train": "train a segmenter from tags, boxes, points, scribbles or masks",
+    "predict": "classify every pixel of photographs",
+    "evaluate": "mean IoU of predicted masks against true ones",
+    "regions": "cut photographs into low-level regions",
+    "demo": "train on a small built-in data set and show what comes out",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 done, 1 the input is bad; wrong usage exits with 2.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in COMMANDS:
+        return _overview(arguments)
+    command = arguments[0]
+    module, positional = COMMANDS[command]
+    function = getattr(importlib.import_module(f"weakseg.cli.{module}"), module.strip("_"))
+    parser = _parser(command, function, positional)
+    parsed = parser.parse_args(arguments[1:])
+    parsed.pop("config", None)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        return int(function(**_values(parser, parsed, function)))
+    except WeaksegError as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", style="yellow")
+        return 130
+
+
+def _parser(command: str, function: Callable[..., int], positional: Sequence[str]) -> ArgumentParser:
+    """The flags of a command: the parameters of its function, and those of its recipe."""
+    text = docstring_parser.parse(inspect.getdoc(function) or "")
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in text.params}
+    hints = get_type_hints(function)
+    parser = ArgumentParser(prog=f"weakseg {command}", description=text.description)
+    for name in positional:
+        parser.add_argument(name, type=hints[name], help=helps[name])
+    recipe = hints.get("recipe")
+    if recipe is not None:
+        parser.add_argument(
+            "--config", action="config", help="YAML file of settings, as config.yaml in a run."
+        )
+    parser.add_function_arguments(function, skip={*positional, "recipe"}, as_group=False)
+    if recipe is not None:
+        parser.add_argument("--kinds", type=_names, default=(), help=_help(recipe, "kinds"))
+        parser.add_class_arguments(recipe, skip={"kinds"}, as_group=False)
+    return parser
+
+
+def _values(parser: ArgumentParser, parsed: Namespace, function: Callable[..., int]) -> Any:
+    """Arguments for a command's function."""
+    values = vars(parser.instantiate_classes(parsed))
+    recipe = get_type_hints(function).get("recipe")
+    if recipe is None:
+        return values
+    settings = {f.name: values.pop(f.name) for f in fields(recipe)}
+    try:
+        return values | {"recipe": recipe(**settings)}
+    except InputError as error:
+        parser.error(str(error))
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Names from "a,b" or, in YAML, from a list."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def _help(recipe: type, name: str) -> str:
+    params = docstring_parser.parse(inspect.getdoc(recipe) or "").params
+    return next(" ".join((p.description or "").split()) for p in params if p.arg_name == name)
+
+
+def _overview(arguments: Sequence[str]) -> int:
+    """Print the list of commands; an unknown one is wrong usage."""
+    asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
+    if arguments and arguments[0] == "--version":
+        print(f"weakseg {importlib.metadata.version('weakseg')}")
+        return 0
+    lines = ["usage: weakseg COMMAND ...", "", "Segmentation from weak labels.", ""]
+    lines += [f"  {name:<10} {summary}" for name, summary in SUMMARIES.items()]
+    lines += ["", "weakseg COMMAND --help explains a command."]
+    stream = sys.stdout if asked_for_help else sys.stderr
+    if arguments and not asked_for_help:
+        close = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        lines.append(f"weakseg: unknown command {arguments[0]!r}{hint}")
+    print("\n".join(lines), file=stream)
+    return 0 if asked_for_help else 2

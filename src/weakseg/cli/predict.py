@@ -1,0 +1,159 @@
+"""`weakseg predict`: masks of photographs from a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from weakseg.dataset import Dataset
+from weakseg.errors import InputError, WeaksegError
+from weakseg.files import atomic_path
+from weakseg.images import find_images, palette, read_image, write_mask
+from weakseg.report import overlay
+from weakseg.segmenter import Prediction, Segmenter
+from weakseg.training.recipe import resolve_device
+
+FOLDERS = ("confidence", "probabilities", "overlays")
+"""Subfolders of the output, one a kind of file."""
+
+Job = tuple[str, Callable[[], NDArray[np.uint8]]]
+"""Name of an image under the output folder, and how to read it."""
+
+
+def predict(
+    run: Path,
+    images: Path,
+    out: Path,
+    split: str | None = None,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    crf: bool = False,
+    confidence: bool = False,
+    probabilities: bool = False,
+    overlays: bool = False,
+    device: str = "auto",
+) -> int:
+    """Classify every pixel of photographs.
+
+    Writes OUT/NAME.png, indexed PNG of class indices; subfolders of IMAGES are mirrored. An
+    image that cannot be read is listed, and the rest goes on.
+
+    Args:
+        run: Run folder that `weakseg train` wrote.
+        images: A folder (searched with its subfolders), a file, a glob pattern, or with --split
+            a data set.
+        out: Folder to write to; made if missing.
+        split: IMAGES is a data set: predict this part of it, "val" for example.
+        flip: Average over the image and its mirror image.
+        scales: Average over these sizes, as factors on the training size: [0.75,1,1.25].
+        crf: Sharpen masks with a dense CRF.
+        confidence: Write OUT/confidence/NAME.png too, 255 times the winning class's probability.
+        probabilities: Write OUT/probabilities/NAME.npz too, float16 (classes, H, W).
+        overlays: Write OUT/overlays/NAME.jpg too, the mask drawn over the photograph.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Returns:
+        0 if every image was classified, 1 if the input is bad or an image failed.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not scales or min(scales) <= 0 or max(scales) > 4:
+        raise InputError("--scales", found=list(scales), rule="factors above 0, up to 4")
+    model = Segmenter.load(run, device=resolve_device(device))
+    jobs = _from_dataset(images, split) if split else _from_files(images)
+    _refuse_clashes(jobs)
+    failed = 0
+    for name, read in track(jobs, "predicting", console=console, disable=not console.is_terminal):
+        try:
+            image = read()
+            prediction = model.predict(
+                image, flip=flip, scales=scales, crf=crf, probabilities=probabilities
+            )
+            _write(out, name, image, prediction, model, confidence, overlays)
+        except (WeaksegError, OSError, MemoryError) as error:
+            failed += 1
+            console.print(f"{name}: {error}", style="red", markup=False)
+    console.print(f"{len(jobs) - failed} of {len(jobs)} images classified in {out}", markup=False)
+    return 1 if failed else 0
+
+
+def _from_files(images: Path) -> list[Job]:
+    paths = find_images(images)
+    base = images if images.is_dir() else Path(_fixed_part(images))
+    names = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
+    return [
+        (name, lambda path=path: read_image(path))  # type: ignore[misc]
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder under which all matches of a glob, or a single file, lie."""
+    parts = []
+    for part in pattern.parts[:-1]:
+        if any(c in part for c in "*?["):
+            break
+        parts.append(part)
+    return Path(*parts) if parts else Path()
+
+
+def _from_dataset(folder: Path, split: str) -> list[Job]:
+    dataset = Dataset.open(folder)
+    part = dataset.split(split)
+    if not len(part):
+        raise InputError(
+            f"no image in part {split!r}",
+            file=folder,
+            rule=f"one of {', '.join(dataset.splits())}",
+        )
+    return [(entry.name, entry.read_image) for entry in part]
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    """Two images that would be written to one file, or into our own subfolders."""
+    seen: set[str] = set()
+    for name, _ in jobs:
+        if name in seen:
+            raise InputError(
+                "two images of one name",
+                found=name,
+                rule="names that differ without their suffix, or one folder at a time",
+            )
+        if name.split("/")[0] in FOLDERS and "/" in name:
+            raise InputError(
+                "a folder of images has the name of an output folder",
+                found=name,
+                rule=f"names other than {', '.join(FOLDERS)}",
+            )
+        seen.add(name)
+
+
+def _write(
+    out: Path,
+    name: str,
+    image: NDArray[np.uint8],
+    prediction: Prediction,
+    model: Segmenter,
+    confidence: bool,
+    overlays: bool,
+) -> None:
+    colours = palette(256)
+    if prediction.probabilities is not None:
+        with atomic_path(out / "probabilities" / f"{name}.npz") as temporary:
+            np.savez_compressed(
+                temporary, probabilities=prediction.probabilities.astype(np.float16)
+            )
+    if confidence:
+        levels = (prediction.confidence * 255).round().clip(0, 255).astype(np.uint8)
+        with atomic_path(out / "confidence" / f"{name}.png") as temporary:
+            Image.fromarray(levels).save(temporary)
+    if overlays:
+        with atomic_path(out / "overlays" / f"{name}.jpg") as temporary:
+            Image.fromarray(overlay(image, prediction.mask, colours)).save(temporary, quality=90)
+    # The mask comes last: where it is, the rest is there too.
+    write_mask(out / f"{name}.png", prediction.mask, colours)

@@ -1,0 +1,103 @@
+"""Pseudo-masks: class scores, spread by a random walk, sharpened by a dense CRF.
+
+After Ke, Hwang, Yu (ICLR 2021, "SPML"); the walk is that of Ahn and Kwak (CVPR 2018).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from weakseg.annotation import Annotation
+from weakseg.crf import dense_crf
+from weakseg.dataset_info import DatasetInfo
+from weakseg.propagate import random_walk
+
+UNMARKED = 0.1
+"""Scores of classes without a mark in the image are multiplied by this, where marks need not
+name every class: such a class wins only where the classifier is sure of it."""
+
+_PRESENT = 1e-3  # a class whose best score is lower takes no part in the CRF
+
+
+def class_prior(annotation: Annotation, info: DatasetInfo) -> NDArray[np.float32]:
+    """What an image's labels say about which classes occur in it.
+
+    Tags that are exhaustive (and boxes that are) exclude every other foreground class. Points
+    and scribbles make the classes that they do not name unlikely, unless they name a single one:
+    somebody who outlines a tumour in one image has not said that there is nothing else.
+
+    Args:
+        annotation: the labels that training uses.
+        info: classes and rules of the data set.
+
+    Returns:
+        (C,) factors in 0..1 for class scores.
+    """
+    prior = np.ones(len(info.classes), np.float32)
+    excluded: list[set[str]] = []
+    if annotation.tags and info.tags_exhaustive:
+        excluded.append(set(annotation.tags))
+    if annotation.boxes and info.boxes_exhaustive:
+        excluded.append({box.label for box in annotation.boxes})
+    for named in excluded:
+        named = named | annotation.labels
+        if info.background is not None:
+            named.add(info.background)
+        prior[[name not in named for name in info.classes]] = 0
+    marked = {mark.label for mark in (*annotation.points, *annotation.scribbles)}
+    if not excluded and len(marked) > 1:
+        prior[[name not in annotation.labels for name in info.classes]] = UNMARKED
+    return prior
+
+
+def pseudo_mask(
+    image: NDArray[np.uint8],
+    scores: Tensor,
+    *,
+    embeddings: Tensor | None = None,
+    seeds: NDArray[np.int32] | None = None,
+    crf: bool = True,
+    steps: int = 64,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The mask that an image's class scores amount to.
+
+    Args:
+        image: (H, W, 3) uint8.
+        scores: (C, h, w) class scores, 0 or more; all 0 for classes that cannot occur.
+        embeddings: (D, h', w') that the random walk follows; None leaves it out.
+        seeds: (H, W) seed map whose labelled pixels keep their class; None: no pixel does.
+        crf: sharpen with a dense CRF.
+        steps: of the random walk.
+
+    Returns:
+        (H, W) class indices and (H, W) float32 probability of that class.
+    """
+    height, width = image.shape[:2]
+    if embeddings is not None:
+        on_grid = _resize(scores, embeddings.shape[-2:])
+        scores = random_walk(embeddings, on_grid, steps=steps)
+    present = torch.nonzero(scores.flatten(1).amax(1) > _PRESENT)[:, 0]
+    if len(present) == 0:
+        present = scores.flatten(1).amax(1).argmax()[None]
+    some = _resize(scores[present].float(), (height, width)).clamp_min(1e-8)
+    probabilities = some / some.sum(0)
+    if crf and len(present) > 1:
+        probabilities = dense_crf(image, probabilities)
+    best, index = probabilities.max(0)
+    mask = present[index].cpu().numpy().astype(np.uint8)
+    confidence = best.cpu().numpy().astype(np.float32)
+    if seeds is not None:
+        known = (seeds >= 0) & (seeds < len(scores))
+        mask[known] = seeds[known]
+        confidence[known] = 1
+    return mask, confidence
+
+
+def _resize(x: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x[None], tuple(size), mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,112 @@
+"""The labels that a training run uses: kinds chosen, mixed, rasterised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from weakseg.annotation import KINDS, Annotation
+from weakseg.dataset import Dataset, DatasetInfo, Entry
+from weakseg.errors import InputError
+from weakseg.pseudo_masks import class_prior
+from weakseg.seeds import ClassMaps, seed_map
+from weakseg.training.recipe import Recipe
+
+CamOf = Callable[[int], ClassMaps | None]
+
+
+def chosen_kinds(dataset: Dataset, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of label to train on, in the order of `KINDS`.
+
+    Args:
+        dataset: its training part.
+        asked: the kinds named in the recipe; empty: every weak kind that there is, and masks
+            only where there is no other label.
+
+    Raises:
+        InputError: a kind that was asked for does not occur, or there is no label at all.
+    """
+    present = dataset.kinds(None)
+    if not present:
+        raise InputError(
+            "no image to train on has a label",
+            file=dataset.folder,
+            rule="tags, boxes, points, scribbles or masks for some images",
+        )
+    missing = [kind for kind in asked if kind not in present]
+    if missing:
+        raise InputError(
+            "--kinds names what the data set does not have",
+            found=", ".join(missing),
+            rule=f"one or more of {', '.join(present)}",
+        )
+    wanted = asked or tuple(kind for kind in present if kind != "masks") or present
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+class Labels:
+    """Labels of the images of a training set, by position.
+
+    Args:
+        dataset: the training images.
+        recipe: resolved; its `kinds` and `mix` choose what counts.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe) -> None:
+        self.dataset = dataset
+        self.info: DatasetInfo = dataset.info
+        self.recipe = recipe
+        self.cam_of: CamOf = lambda index: None
+        rows = [self._describe(i, entry) for i, entry in enumerate(dataset)]
+        count = len(rows)
+        self.sizes = np.array([row[0] for row in rows], np.int64).reshape(count, 2)
+        self.tags = torch.from_numpy(np.stack([row[1] for row in rows]))
+        self.priors = np.stack([row[2] for row in rows])
+
+    def annotation(self, index: int, entry: Entry | None = None) -> Annotation:
+        """The labels of image `index` that training uses."""
+        entry = self.dataset[index] if entry is None else entry
+        kinds = self.recipe.kinds
+        if self.recipe.mix:
+            kinds = (kinds[index % len(kinds)],)
+        return entry.annotation.restrict(kinds)
+
+    def seeds(self, index: int, *, fill_boxes: bool = False) -> NDArray[np.int32]:
+        """(H, W) seed map of image `index`; boxes and tags count once `cam_of` is set."""
+        annotation = self.annotation(index)
+        height, width = self.sizes[index]
+        return seed_map(
+            annotation,
+            self.info,
+            (int(height), int(width)),
+            cam=self.cam_of(index) if annotation.boxes or annotation.tags else None,
+            point_radius=self.recipe.point_radius,
+            foreground=self.recipe.foreground,
+            background=self.recipe.background,
+            fill_boxes=fill_boxes,
+        )
+
+    def prior(self, index: int) -> Tensor:
+        """(C,) factors for class scores, see `class_prior`."""
+        return torch.from_numpy(self.priors[index])
+
+    def needs_cam(self) -> bool:
+        """Whether some image has boxes or tags, which say that a class is there, not where."""
+        return bool({"boxes", "tags"} & set(self.recipe.kinds))
+
+    def _describe(
+        self, index: int, entry: Entry
+    ) -> tuple[tuple[int, int], NDArray[np.bool_], NDArray[np.float32]]:
+        annotation = self.annotation(index, entry)
+        tags = np.zeros(len(self.info.classes), bool)
+        for label in annotation.labels:
+            tags[self.info.index(label)] = True
+        if annotation.mask is not None:
+            values = np.unique(entry.read_mask())
+            tags[values[values < len(tags)]] = True
+        prior = class_prior(annotation, self.info)
+        return (entry.height, entry.width), tags, prior

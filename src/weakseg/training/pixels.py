@@ -1,0 +1,115 @@
+"""Training pixel classifiers on labelled positions drawn from all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from weakseg.classifier import PixelClassifier, cross_entropy
+from weakseg.errors import InputError
+from weakseg.features import FeatureCache
+from weakseg.models import EmbeddingHead
+from weakseg.training.grid_maps import GridMaps
+from weakseg.training.recipe import Recipe
+
+PIXELS = 1024
+"""Pixels in a training batch."""
+
+LR = 1e-3
+
+
+class LabelledPixels:
+    """Draws labelled positions: an image at random, then a labelled position of it.
+
+    Args:
+        features: of the training images.
+        masks: labels on the same grids; values of `classes` and above do not count.
+        context: (N, channels) the mean features of each image.
+        classes: C.
+
+    Raises:
+        InputError: no position is labelled.
+    """
+
+    def __init__(
+        self, features: FeatureCache, masks: GridMaps, context: Tensor, classes: int
+    ) -> None:
+        self.features, self.masks, self.context = features, masks, context
+        labelled = np.flatnonzero(masks.values < classes)
+        if len(labelled) == 0:
+            raise InputError(
+                "no pixel of the training images has a label",
+                rule="points, scribbles or masks in some images, or boxes and tags whose classes "
+                "can be found",
+            )
+        image = np.searchsorted(masks.offsets, labelled, side="right") - 1
+        self.labelled = labelled
+        self.images, self.first, self.count = np.unique(
+            image, return_index=True, return_counts=True
+        )
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (size, C, 1, 1) float32, context (size, C) and classes (size, 1, 1)."""
+        which = rng.integers(0, len(self.images), size)
+        which.sort()  # reads of one image lie together
+        chosen = self.labelled[self.first[which] + rng.integers(0, self.count[which])]
+        image = self.images[which]
+        position = chosen - self.masks.offsets[image]
+        rows = np.empty((size, self.features.channels), np.float16)
+        for out, index, place in zip(rows, image.tolist(), position.tolist(), strict=True):
+            y, x = divmod(place, int(self.masks.sizes[index, 1]))
+            out[:] = self.features[index][:, y, x]
+        labels = torch.from_numpy(self.masks.values[chosen].astype(np.int64))
+        return (
+            torch.from_numpy(rows).float()[:, :, None, None],
+            self.context[torch.from_numpy(image)],
+            labels[:, None, None],
+        )
+
+
+def train_classifier(
+    classifier: PixelClassifier,
+    pixels: LabelledPixels,
+    recipe: Recipe,
+    *,
+    head: EmbeddingHead | None,
+    fabric: Fabric,
+    log: Callable[[int, dict[str, float]], None],
+    seed: int = 0,
+) -> PixelClassifier:
+    """Train a classifier with cross-entropy on labelled positions.
+
+    Args:
+        classifier: new, on the CPU or the fabric's device.
+        pixels: where they come from.
+        recipe: resolved; `classifier_steps` and `weight_decay` count.
+        head: gives the embeddings that the classifier reads; None where it reads none.
+        fabric: device and precision.
+        log: called with step and losses.
+        seed: of the drawing.
+
+    Returns:
+        The classifier, in eval mode.
+    """
+    classes = classifier.out.out_channels
+    steps = recipe.classifier_steps
+    device = fabric.device
+    classifier = classifier.to(device).train()
+    optimizer = torch.optim.AdamW(classifier.parameters(), LR, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    rng = np.random.default_rng([recipe.seed, seed])
+    for step in range(steps):
+        features, context, labels = (t.to(device) for t in pixels.draw(rng, PIXELS))
+        with torch.no_grad():
+            embeddings = None if head is None else head(features)
+        loss = cross_entropy(classifier(features, context, embeddings), labels, classes)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        log(step + 1, {"cross_entropy": float(loss.detach())})
+    return classifier.eval()

@@ -1,0 +1,196 @@
+"""The recipe: every setting of a training run, one validated dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from weakseg.annotation import check_kinds
+from weakseg.errors import InputError
+from weakseg.relations import Relation, RelationSettings
+
+Regime = Literal["auto", "frozen", "fine-tune"]
+Regions = Literal["learned", "gradient", "slic", "none"]
+Scores = Literal["classifier", "knn"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a training run; each has a default that works.
+
+    Args:
+        kinds: kinds of label to train on, out of masks, scribbles, points, boxes and tags. By
+            default every weak kind that the data set has; masks only if there is no other.
+        mix: image i keeps only the (i mod k)-th of the k kinds, to try a mixed data set.
+        baselines: also train plain cross-entropy on the same seeds, for comparison.
+        backbone: any timm model by name. The weights of tf_efficientnet_lite0, 1 and 2 are
+            installed with weakseg; others come from the network or from `backbone_weights`.
+        backbone_weights: checkpoint for the backbone, .safetensors or a torch state dict.
+        regime: "frozen" computes the backbone's features once and trains what stands on them;
+            "fine-tune" trains the backbone too (all but its stem) and needs a GPU to be quick;
+            "auto" is fine-tune on a GPU and frozen elsewhere.
+        long_side: images are resized to this many pixels on their longer side.
+        output_stride: pixels between neighbouring positions of the backbone's coarsest map.
+        embedding_stride: pixels between neighbouring pixel embeddings, 4 or 8.
+        dim: length D of the pixel embeddings.
+        steps: training steps of the embedding; by default 600 frozen, 4,000 fine-tune.
+        classifier_steps: training steps of each pixel classifier.
+        rounds: rounds of pseudo-masks and classifier after the first classifier.
+        scores: what pseudo-masks start from: the "classifier", or a vote of the nearest labelled
+            segments ("knn").
+        crf: sharpen pseudo-masks with a dense CRF.
+        regions: low-level regions: "learned" contours, a "gradient" without weights, "slic"
+            superpixels, or "none". A folder of your own maps is given as `region_maps`.
+        region_maps: folder of region maps, one for each image by name, instead of `regions`.
+        relations: weight and concentration of the four relations; by default they follow the
+            kinds of label.
+        cross_entropy: weight of a cross-entropy on the seeds that also trains the embedding.
+        memory: number of past batches whose segments are compared with.
+        grid: k-means cells (rows, columns) that segments start from in training.
+        crop: side of a training crop in embedding positions (frozen) or pixels (fine-tune);
+            0 chooses by regime.
+        batch: images in a training batch; 0 chooses by regime.
+        lr: peak learning rate of what is trained from scratch.
+        backbone_lr: peak learning rate of the backbone (fine-tune).
+        weight_decay: of AdamW.
+        point_radius: radius in pixels of the disc that a point labels.
+        foreground: CAM score, over its class's maximum, from which a pixel takes the class.
+        background: CAM score up to which a pixel is background.
+        validation: share of the labelled images that are held out where the data set has no
+            "val" part.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        devices: number of processes, each with a device of its own (fine-tune).
+        precision: "auto", "fp32" or "bf16".
+        workers: threads or processes that read images.
+        seed: of every random choice.
+    """
+
+    kinds: tuple[str, ...] = ()
+    mix: bool = False
+    baselines: bool = False
+    backbone: str = "tf_efficientnet_lite0"
+    backbone_weights: Path | None = None
+    regime: Regime = "auto"
+    long_side: int = 416
+    output_stride: int = 16
+    embedding_stride: int = 8
+    dim: int = 64
+    steps: int | None = None
+    classifier_steps: int = 1500
+    rounds: int = 2
+    scores: Scores = "classifier"
+    crf: bool = True
+    regions: Regions = "gradient"
+    region_maps: Path | None = None
+    relations: RelationSettings | None = None
+    cross_entropy: float = 1.0
+    memory: int = 2
+    grid: tuple[int, int] = (6, 6)
+    crop: int = 0
+    batch: int = 8
+    lr: float = 2e-3
+    backbone_lr: float = 2e-4
+    weight_decay: float = 1e-2
+    point_radius: float = 6
+    foreground: float = 0.5
+    background: float = 0.15
+    validation: float = 0.1
+    device: str = "auto"
+    devices: int = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_kinds(self.kinds)
+        if self.steps is not None and self.steps < 0:
+            raise _wrong("steps", self.steps, "0 or more")
+        for name in ("long_side", "dim", "batch", "devices"):
+            if getattr(self, name) < 1:
+                raise _wrong(name, getattr(self, name), "1 or more")
+        for name in ("classifier_steps", "rounds", "memory", "crop", "workers"):
+            if getattr(self, name) < 0:
+                raise _wrong(name, getattr(self, name), "0 or more")
+        if self.output_stride not in (8, 16):
+            raise _wrong("output_stride", self.output_stride, "8 or 16")
+        if self.embedding_stride not in (4, 8):
+            raise _wrong("embedding_stride", self.embedding_stride, "4 or 8")
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            raise _wrong("grid", list(self.grid), "two numbers, 1 or more")
+        for name in ("lr", "backbone_lr", "point_radius"):
+            if not getattr(self, name) > 0:
+                raise _wrong(name, getattr(self, name), "more than 0")
+        if not 0 <= self.background < self.foreground <= 1:
+            raise _wrong(
+                "background", self.background, f"0 <= background < foreground ({self.foreground})"
+            )
+        if not 0 <= self.validation < 1:
+            raise _wrong("validation", self.validation, "at least 0, less than 1")
+
+    def resolved(self, kinds: tuple[str, ...]) -> Recipe:
+        """This recipe with everything that was left open decided.
+
+        Args:
+            kinds: of label that will be trained on.
+        """
+        device = resolve_device(self.device)
+        regime = self.regime
+        if regime == "auto":
+            regime = "fine-tune" if device.type == "cuda" else "frozen"
+        frozen = regime == "frozen"
+        return replace(
+            self,
+            kinds=kinds,
+            regime=regime,
+            device=str(device),
+            steps=(600 if frozen else 4000) if self.steps is None else self.steps,
+            crop=self.crop or (28 if frozen else 320),
+            relations=self.relations or relations_for(kinds),
+        )
+
+    @property
+    def settings(self) -> RelationSettings:
+        """The relations, decided."""
+        return self.relations or relations_for(self.kinds)
+
+
+#: Weights and concentrations by kind of label.
+BY_KIND: dict[str, RelationSettings] = {
+    kind: RelationSettings(
+        image_similarity=Relation(0.1, 16.0),
+        annotation=Relation(0.3, 6.0),
+        cooccurrence=Relation(0.1, 8.0),
+        affinity=Relation(0.1, 12.0),
+    )
+    for kind in ("masks", "scribbles", "points", "boxes", "tags")
+}
+
+
+def relations_for(kinds: tuple[str, ...]) -> RelationSettings:
+    """Relation settings for the kinds of label of a data set: those of the most certain kind."""
+    return BY_KIND[min(kinds, key=list(BY_KIND).index)] if kinds else BY_KIND["points"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a name stands for.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise _wrong("device", name, 'a device that this machine has; "auto" finds one') from error
+    return device
+
+
+def _wrong(name: str, found: object, rule: str) -> InputError:
+    return InputError(f"--{name}", found=found, rule=rule)

@@ -1,0 +1,115 @@
+"""The folder of a run: settings, log, weights, and what lets a killed run go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weakseg.errors import InputError
+from weakseg.files import write_text
+from weakseg.training.recipe import Recipe
+
+CONFIG = "config.yaml"
+
+#: Settings that change how a run computes, not what: it may be resumed with others.
+FREE = {"device", "devices", "workers"}
+
+
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: the folder.
+        recipe: resolved.
+        dataset: what identifies the data: its folder and content hash.
+        overwrite: throw away another run that is there.
+
+    Raises:
+        InputError: another run, or something else, is there.
+    """
+
+    def __init__(
+        self, path: Path, recipe: Recipe, dataset: dict[str, str], *, overwrite: bool = False
+    ) -> None:
+        self.path = path
+        config = {"dataset": dataset, "recipe": jsonable(asdict(recipe))}
+        self.resumed = False
+        if path.is_file():
+            raise InputError("the run folder is a file", file=path, rule="a folder")
+        if path.is_dir() and any(path.iterdir()):
+            self._check(config, overwrite)
+        write_text(path / CONFIG, yaml.safe_dump(config, sort_keys=False))
+        self.stages = path / "stages"
+
+    def done(self, stage: str) -> Path | None:
+        """The file of a finished stage, None where it has to be computed."""
+        path = self.stages / stage
+        return path if path.exists() else None
+
+    def log(self, stage: str, step: int, losses: dict[str, float], **more: Any) -> None:
+        """Append a record to `log.jsonl`."""
+        record = {"time": round(time.time(), 1), "stage": stage, "step": step, "losses": losses}
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record | more) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log; where a resumed run repeated a step, the later record counts."""
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return []
+        latest: dict[tuple[str, int], dict[str, Any]] = {}
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+                latest[record["stage"], record["step"]] = record
+            except (ValueError, KeyError, TypeError):
+                continue  # a killed run leaves half a line
+        return list(latest.values())
+
+    def _check(self, config: dict[str, Any], overwrite: bool) -> None:
+        path = self.path / CONFIG
+        if not path.exists():
+            raise InputError(
+                "the run folder holds something else", file=self.path, rule="a new or empty folder"
+            )
+        if overwrite:
+            shutil.rmtree(self.path)
+            return
+        try:
+            old = yaml.safe_load(path.read_text())
+            changed = _differences(old, config)
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise InputError("damaged settings of a run", file=path, found=str(error)) from error
+        if changed:
+            raise InputError(
+                "the run folder holds a run with other settings",
+                file=self.path,
+                found="; ".join(changed),
+                rule="the same settings to resume it, another --out, or --overwrite",
+            )
+        self.resumed = True
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    changed = []
+    for part in ("dataset", "recipe"):
+        for key in sorted(old[part].keys() | new[part].keys()):
+            before, after = old[part].get(key), new[part].get(key)
+            if before != after and key not in FREE:
+                changed.append(f"{key} {before} there, {after} now")
+    return changed
+
+
+def jsonable(value: Any) -> Any:
+    """Tuples as lists and paths as text, all the way down."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,243 @@
+"""The stages of a run, each of which is kept on disk and found again by a resumed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from weakseg.classifier import PixelClassifier, pooled
+from weakseg.dataset import Dataset
+from weakseg.errors import InputError
+from weakseg.features import FeatureCache, extract_features
+from weakseg.files import atomic_path
+from weakseg.images import palette, read_mask, write_mask
+from weakseg.models import Backbone, EmbeddingHead
+from weakseg.pseudo_masks import pseudo_mask
+from weakseg.regions import read_region_map, region_map_cached
+from weakseg.seeds import seeds_at
+from weakseg.training.batches import FeatureBatches, ImageBatches, RegionsOf
+from weakseg.training.embedding import EmbeddingNetwork, Rules, train_embedding
+from weakseg.training.grid_maps import GridMaps, nearest
+from weakseg.training.labels import Labels
+from weakseg.training.pixels import LabelledPixels, train_classifier
+from weakseg.training.progress import Progress
+from weakseg.training.recipe import Recipe
+from weakseg.training.run_folder import RunFolder
+
+STRIDE = 8
+"""Stride of the features, of pseudo-masks in training, and of the random walk."""
+
+ScoresOf = Callable[[int], Tensor]
+
+
+@dataclass
+class Job:
+    """What the stages of one run share.
+
+    Attributes:
+        labels: of the training images.
+        recipe: resolved.
+        run: its folder.
+        cache: folder of what runs share: features, regions.
+        fabric: device and precision.
+        progress: where it is shown and logged.
+    """
+
+    labels: Labels
+    recipe: Recipe
+    run: RunFolder
+    cache: Path
+    fabric: Fabric
+    progress: Progress
+
+    @property
+    def dataset(self) -> Dataset:
+        """The training images."""
+        return self.labels.dataset
+
+    @property
+    def rules(self) -> Rules:
+        """Background index and ignore value."""
+        return self.labels.info.background_index, self.labels.info.ignore
+
+
+def features_of(job: Job, dataset: Dataset, backbone: Backbone, name: str) -> FeatureCache:
+    """Backbone features of the images of `dataset`."""
+    with job.progress.stage(f"features ({name})", len(dataset)) as advance:
+        return extract_features(
+            dataset,
+            backbone.to(job.fabric.device),
+            cache_dir=job.cache / "features",
+            long_side=job.recipe.long_side,
+            stride=STRIDE,
+            precision=job.recipe.precision,
+            workers=max(1, job.recipe.workers),
+            progress=advance,
+        )
+
+
+def contexts(features: FeatureCache) -> Tensor:
+    """(N, C) mean feature vector of each image."""
+    return torch.stack([pooled(torch.from_numpy(np.asarray(one))) for one in features])
+
+
+def regions_of(job: Job) -> RegionsOf:
+    """The region map of each training image, (H, W), computed now or found in the cache."""
+    recipe, dataset = job.recipe, job.dataset
+    own = None
+    if recipe.region_maps is not None:
+        own = {path.stem: path for path in Path(recipe.region_maps).rglob("*.*")}
+
+    def regions(index: int) -> NDArray[np.int32]:
+        entry = dataset[index]
+        size = entry.height, entry.width
+        if own is not None:
+            stem = entry.name.rpartition("/")[2]
+            if stem not in own:
+                raise InputError(
+                    f"no region map for image {entry.name}",
+                    file=recipe.region_maps,
+                    rule=f"{stem}.png, .npy or .npz",
+                )
+            return read_region_map(own[stem], size=size)
+        if recipe.regions == "none":
+            return np.zeros(size, np.int32)
+        image = entry.read_image()
+        return region_map_cached(image, job.cache / "regions", method=recipe.regions)
+
+    with job.progress.stage("regions", len(dataset)) as advance:
+        for done in range(len(dataset)):
+            regions(done)
+            advance(done + 1, len(dataset))
+    return regions
+
+
+def on_grid(
+    maps: Iterable[NDArray[np.integer]], sizes: Iterable[tuple[int, int]], labels: Labels
+) -> GridMaps:
+    """Seed maps or masks brought to the grids of the features."""
+    info = labels.info
+    return GridMaps(
+        seeds_at(one.astype(np.int32), size, classes=info.unlabelled, ignore=info.ignore)
+        for one, size in zip(maps, sizes, strict=True)
+    )
+
+
+def grid_sizes(features: FeatureCache, scale: int = 1) -> list[tuple[int, int]]:
+    """(h, w) of the grid of each image, `scale` times finer than the features'."""
+    return [(h * scale, w * scale) for h, w in map(features.size, range(len(features)))]
+
+
+def embedding_stage(
+    job: Job,
+    network: EmbeddingNetwork,
+    features: FeatureCache | None,
+    regions: RegionsOf,
+    name: str = "embedding",
+) -> EmbeddingNetwork:
+    """Train the embedding on cached features, or with the backbone on images."""
+    file = job.run.stages / f"{name}.safetensors"
+    if file.exists():
+        network.load_state_dict(safetensors.torch.load_file(file))
+        return network.to(job.fabric.device).eval()
+    recipe, labels = job.recipe, job.labels
+    if features is None:
+        batches: FeatureBatches | ImageBatches = ImageBatches(job.dataset, labels, regions, recipe)
+    else:
+        sizes = grid_sizes(features, STRIDE // recipe.embedding_stride)
+        seeds = on_grid(map(labels.seeds, range(len(labels.sizes))), sizes, labels)
+        region_maps = GridMaps(nearest(regions(i), size) for i, size in enumerate(sizes))
+        batches = FeatureBatches(
+            features, seeds, region_maps, labels.tags, recipe, labels.info.ignore
+        )
+    with job.progress.training(name, recipe.steps or 0, job.run) as log:
+        train_embedding(
+            network,
+            batches,
+            recipe,
+            len(labels.info.classes),
+            job.rules,
+            fabric=job.fabric,
+            checkpoint=job.run.stages / f"{name}.checkpoint",
+            log=log,
+        )
+    save_stage(file, network)
+    (job.run.stages / f"{name}.checkpoint").unlink(missing_ok=True)
+    return network
+
+
+def classifier_stage(
+    job: Job,
+    classifier: PixelClassifier,
+    features: FeatureCache,
+    context: Tensor,
+    masks: GridMaps,
+    head: EmbeddingHead | None,
+    name: str,
+) -> PixelClassifier:
+    """Train a pixel classifier on seeds or pseudo-masks."""
+    file = job.run.stages / f"{name}.safetensors"
+    if file.exists():
+        classifier.load_state_dict(safetensors.torch.load_file(file))
+        return classifier.to(job.fabric.device).eval()
+    pixels = LabelledPixels(features, masks, context, len(job.labels.info.classes))
+    with job.progress.training(name, job.recipe.classifier_steps, job.run) as log:
+        train_classifier(classifier, pixels, job.recipe, head=head, fabric=job.fabric, log=log)
+    save_stage(file, classifier)
+    return classifier
+
+
+def pseudo_mask_stage(
+    job: Job,
+    scores_of: Callable[[int], Tensor],
+    embeddings_of: Callable[[int], Tensor],
+    name: str,
+) -> Path:
+    """Write a pseudo-mask for every training image.
+
+    Args:
+        job: the run.
+        scores_of: (C, h, w) class scores of image i, 0 or more.
+        embeddings_of: (D, h', w') of image i.
+        name: of the stage.
+
+    Returns:
+        The folder of masks, `000000.png` for image 0; unlabelled pixels have the value C.
+    """
+    folder, labels = job.run.stages / name, job.labels
+    colours = palette(256)
+    with job.progress.stage(name, len(job.dataset)) as advance:
+        for index, entry in enumerate(job.dataset):
+            path = folder / f"{index:06d}.png"
+            if not path.exists():
+                mask, _ = pseudo_mask(
+                    entry.read_image(),
+                    scores_of(index),
+                    embeddings=embeddings_of(index),
+                    seeds=labels.seeds(index),
+                    crf=job.recipe.crf,
+                )
+                write_mask(path, mask, colours)
+            advance(index + 1, len(job.dataset))
+    return folder
+
+
+def masks_on_grid(job: Job, folder: Path, features: FeatureCache) -> GridMaps:
+    """Pseudo-masks read back, on the grids of the features."""
+    paths = (folder / f"{index:06d}.png" for index in range(len(job.dataset)))
+    return on_grid(map(read_mask, paths), grid_sizes(features), job.labels)
+
+
+def save_stage(file: Path, module: nn.Module) -> None:
+    """Keep what a stage trained."""
+    with atomic_path(file) as temporary:
+        tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+        safetensors.torch.save_file(tensors, temporary)
