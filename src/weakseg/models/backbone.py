@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import timm
 import torch
@@ -20,6 +20,26 @@ from weakseg.models.head import stack_features
 from weakseg.models.weights import OFFLINE_WEIGHTS, fingerprint, fit_checkpoint, offline_weights
 
 OUTPUT_STRIDES = (8, 16, 32)
+
+
+class Levels(Protocol):
+    """What a `Backbone` must know of the maps that its network gives."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each map."""
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Input pixels between neighbouring positions of each map."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether all levels have the stride of one patch grid."""
+
+    @property
+    def levels(self) -> list[dict[str, Any]]:
+        """What timm says of every level of the network, tapped or not."""
 
 
 class Backbone(nn.Module):
@@ -37,7 +57,7 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, *, name: str, output_stride: int, plan: _Plan) -> None:
+    def __init__(self, net: nn.Module, *, name: str, output_stride: int, plan: Levels) -> None:
         super().__init__()
         self.net = net
         self.name = name
