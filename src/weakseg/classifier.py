@@ -28,14 +28,14 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.dim = dim
         # Stacked backbone levels differ in scale by orders of magnitude.
-        self.norm = nn.BatchNorm2d(in_channels, affine=False)
+        self.norm = nn.BatchNorm1d(in_channels, affine=False)
         self.context_norm = nn.BatchNorm1d(in_channels, affine=False)
-        self.from_features = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.from_features = nn.Linear(in_channels, hidden, bias=False)
         self.from_context = nn.Linear(in_channels, hidden, bias=False)
-        self.from_embedding = nn.Conv2d(dim, hidden, 1, bias=False) if dim else None
-        self.hidden_norm = nn.BatchNorm2d(hidden)
+        self.from_embedding = nn.Linear(dim, hidden, bias=False) if dim else None
+        self.hidden_norm = nn.BatchNorm1d(hidden)
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Conv2d(hidden, classes, 1)
+        self.out = nn.Linear(hidden, classes)
 
     def forward(
         self, features: Tensor, context: Tensor, embeddings: Tensor | None = None
@@ -51,15 +51,22 @@ class PixelClassifier(nn.Module):
         Returns:
             (B, C, h, w) float32.
         """
-        x = self.from_features(self.norm(features))
-        x = x + self.from_context(self.context_norm(context))[:, :, None, None]
+        batch, _, height, width = features.shape
+        x = self.from_features(self.norm(_rows(features)))
         if self.from_embedding is not None:
             if embeddings is None:
                 raise ValueError(f"this classifier needs embeddings of {self.dim} channels")
             # A unit vector's components are small beside normalised features.
-            x = x + self.from_embedding(embeddings.detach() * self.dim**0.5)
-        logits: Tensor = self.out(self.dropout(F.relu(self.hidden_norm(x))))
-        return logits.float()
+            x = x + self.from_embedding(_rows(embeddings.detach()) * self.dim**0.5)
+        around = self.from_context(self.context_norm(context))
+        x = (x.view(batch, height * width, -1) + around[:, None]).flatten(0, 1)
+        logits: Tensor = self.out(self.dropout(F.relu(self.hidden_norm(x)))).float()
+        return logits.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, h, w) as (B h w, C): matrix products on rows outrun 1x1 convolutions."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def pooled(features: Tensor) -> Tensor:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import safetensors.torch
 import torch
 
 from weakseg.cam import Tagger, class_activation, train_tagger
-from weakseg.classifier import pooled
 from weakseg.errors import InputError
 from weakseg.features import extract_features
 from weakseg.models import load_final
 from weakseg.seeds import ClassMaps
 from weakseg.training.labels import CamOf
-from weakseg.training.stages import Job, save_stage
+from weakseg.training.stages import Job, contexts, features_at, save_stage
 
 STRIDE = 16
 
@@ -59,7 +57,7 @@ def cam_stage(job: Job) -> CamOf:
         tagger.load_state_dict(safetensors.torch.load_file(file))
         tagger.eval()
     else:
-        means = torch.stack([pooled(torch.from_numpy(np.asarray(one))) for one in features])
+        means = contexts(features)
         device = job.fabric.device
         with job.progress.training("tagger", 1500, job.run) as log:
             tagger = train_tagger(
@@ -71,7 +69,7 @@ def cam_stage(job: Job) -> CamOf:
         classes = tuple(int(c) for c in torch.nonzero(tags[index])[:, 0])
         if not classes:
             return None
-        one = torch.from_numpy(np.asarray(features[index], np.float32))
-        return class_activation(tagger, one.to(job.fabric.device), classes)
+        one = features_at(features, index, job.fabric.device)
+        return class_activation(tagger, one, classes)
 
     return cam_of

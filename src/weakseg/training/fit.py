@@ -241,10 +241,8 @@ def measure(
         confusion = Confusion(job.labels.info)
         with job.progress.stage(f"measuring {name}", len(dataset)) as advance:
             for index, entry in enumerate(dataset):
-                one = torch.from_numpy(np.asarray(features[index], np.float32))
-                prediction = model.predict_features(
-                    one.to(job.fabric.device), (entry.height, entry.width)
-                )
+                one = stages.features_at(features, index, job.fabric.device)
+                prediction = model.predict_features(one, (entry.height, entry.width))
                 confusion.add(prediction.mask, entry.read_mask())
                 advance(index + 1, len(dataset))
         scores = confusion.scores()
@@ -316,7 +314,7 @@ def seed_grid(job: stages.Job, features: FeatureCache) -> GridMaps:
 @torch.inference_mode()
 def embedded(job: stages.Job, head: EmbeddingHead, features: FeatureCache, index: int) -> Tensor:
     """Embeddings (D, h, w) of a training image."""
-    one = torch.from_numpy(np.asarray(features[index], np.float32)).to(job.fabric.device)
+    one = stages.features_at(features, index, job.fabric.device)
     vectors: Tensor = head(one[None], one.shape[-2:])[0]
     return vectors
 
@@ -333,7 +331,7 @@ def scores_from(
 
     @torch.inference_mode()
     def scores(index: int) -> Tensor:
-        one = torch.from_numpy(np.asarray(features[index], np.float32)).to(job.fabric.device)
+        one = stages.features_at(features, index, job.fabric.device)
         around = context[index][None].to(job.fabric.device)
         logits: Tensor = classifier(one[None], around, head(one[None], one.shape[-2:]))[0]
         prior = job.labels.prior(index).to(logits.device)
@@ -345,7 +343,7 @@ def scores_from(
 def make_fabric(recipe: Recipe) -> Fabric:
     """Device, precision and processes."""
     device = torch.device(recipe.device)
-    bf16 = resolve_precision(recipe.precision, device) == "bf16" and recipe.regime != "frozen"
+    bf16 = resolve_precision(recipe.precision, device) == "bf16"
     devices: Any = recipe.devices
     if device.type == "cuda" and device.index is not None:
         devices = [device.index]

@@ -95,7 +95,7 @@ def train_classifier(
     Returns:
         The classifier, in eval mode.
     """
-    classes = classifier.out.out_channels
+    classes = classifier.out.out_features
     steps = recipe.classifier_steps
     device = fabric.device
     classifier = classifier.to(device).train()
@@ -104,9 +104,11 @@ def train_classifier(
     rng = np.random.default_rng([recipe.seed, seed])
     for step in range(steps):
         features, context, labels = (t.to(device) for t in pixels.draw(rng, PIXELS))
-        with torch.no_grad():
-            embeddings = None if head is None else head(features)
-        loss = cross_entropy(classifier(features, context, embeddings), labels, classes)
+        with fabric.autocast():
+            with torch.no_grad():
+                embeddings = None if head is None else head(features)
+            scores = classifier(features, context, embeddings)
+        loss = cross_entropy(scores, labels, classes)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

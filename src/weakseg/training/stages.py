@@ -86,7 +86,13 @@ def features_of(job: Job, dataset: Dataset, backbone: Backbone, name: str) -> Fe
 
 def contexts(features: FeatureCache) -> Tensor:
     """(N, C) mean feature vector of each image."""
-    return torch.stack([pooled(torch.from_numpy(np.asarray(one))) for one in features])
+    cpu = torch.device("cpu")
+    return torch.stack([pooled(features_at(features, i, cpu)) for i in range(len(features))])
+
+
+def features_at(features: FeatureCache, index: int, device: torch.device) -> Tensor:
+    """Features (C, h, w) float32 of one image, copied out of the cache's file."""
+    return torch.from_numpy(np.array(features[index], np.float32)).to(device)
 
 
 def regions_of(job: Job) -> RegionsOf:
