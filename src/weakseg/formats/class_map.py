@@ -104,7 +104,7 @@ def map_classes(
         InputErrors: names that are neither mapped nor in the list, all of them.
     """
     by_name = {c.name: c for c in reversed(declared)}
-    names = [*dict.fromkeys([*(c.name for c in declared), *used])]
+    names = [*dict.fromkeys([*(c.name for c in declared), *sorted(used, key=_natural)])]
     mapped = {
         name: _from_map(by_name.get(name, SourceClass(name)), mapping)
         for name in names
@@ -139,6 +139,12 @@ def match_class(name: str, classes: Sequence[str]) -> str | None:
         return name
     close = [c for c in classes if plain_name(c) == plain_name(name)]
     return close[0] if len(close) == 1 else None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts `class 2` before `class 10`."""
+    parts = re.split(r"(\d{1,18})", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def plain_name(name: str) -> str:

@@ -15,6 +15,7 @@ from weakseg.dataset import Dataset, Entry
 from weakseg.errors import InputError, Problem
 from weakseg.formats.coco_writer import write_coco
 from weakseg.formats.cvat import write_cvat
+from weakseg.formats.label_studio_writer import write_label_studio
 from weakseg.formats.writing import Losses, WriteOptions
 
 Writer = Callable[[Iterable[Entry], Path, WriteOptions], None]
@@ -22,6 +23,7 @@ Writer = Callable[[Iterable[Entry], Path, WriteOptions], None]
 WRITERS: dict[str, Writer] = {
     "coco": write_coco,
     "cvat": write_cvat,
+    "label-studio": write_label_studio,
 }
 """The formats that can be written."""
 
@@ -102,7 +104,7 @@ def export_dataset(
     return ExportReport(entries.count, lost.problems())
 
 
-_WITH_SPLITS = frozenset({"cvat"})
+_WITH_SPLITS = frozenset({"cvat", "label-studio"})
 
 
 class _Entries:

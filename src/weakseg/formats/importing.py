@@ -23,12 +23,14 @@ from weakseg.formats.coco import read_coco
 from weakseg.formats.convert import Rules, convert
 from weakseg.formats.cvat import read_cvat
 from weakseg.formats.image_index import ImageIndex, leaves_folder
+from weakseg.formats.label_studio import read_label_studio
 from weakseg.formats.records import Reading, ReadOptions, Record
 from weakseg.images import image_size
 
 READERS: dict[str, Callable[[Path, ReadOptions], Reading]] = {
     "coco": read_coco,
     "cvat": read_cvat,
+    "label-studio": read_label_studio,
 }
 """The formats that can be imported."""
 
