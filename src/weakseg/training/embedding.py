@@ -18,6 +18,9 @@ from weakseg.relations import MemoryBank, relation_losses, total_loss
 from weakseg.training.batches import Batch
 from weakseg.training.recipe import Recipe
 
+SAVE_EVERY = 200
+"""Steps between two checkpoints of a running training."""
+
 ITERATIONS = 10
 """Rounds of k-means (Ke, Hwang, Yu, ICLR 2021, "SPML")."""
 
@@ -133,7 +136,7 @@ def train_embedding(
         optimizer.step()
         schedule.step()
         log(step + 1, {name: float(loss.detach()) for name, loss in losses.items()})
-        if (step + 1) % 200 == 0 and step + 1 < steps and fabric.is_global_zero:
+        if (step + 1) % SAVE_EVERY == 0 and step + 1 < steps and fabric.is_global_zero:
             _save(checkpoint, parts, step + 1)
     return network.eval()
 

@@ -1,0 +1,209 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, picture, scenes
+
+from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
+from weakseg.errors import InputError
+from weakseg.relations import RELATIONS
+from weakseg.training.labels import Labels, chosen_kinds
+
+QUICK = Recipe(
+    kinds=("points",),
+    device="cpu",
+    regime="frozen",
+    long_side=192,
+    steps=30,
+    classifier_steps=100,
+    rounds=1,
+    batch=4,
+    crop=8,
+)
+
+
+def test_a_short_training_learns_the_scene_from_every_kind(small_dataset, tmp_path):
+    for kind in ("scribbles", "points", "boxes", "tags"):
+        recipe = replace(QUICK, kinds=(kind,), baselines=kind == "points")
+        fitted = fit(small_dataset, recipe, out=tmp_path / kind)
+        floor = 0.3 if kind == "tags" else 0.6
+        assert fitted.miou["weakseg"] > floor, (kind, fitted.miou)
+    results = json.loads((tmp_path / "points" / "results.json").read_text())
+    assert set(results["miou"]["points"]) == {"weakseg", "cross_entropy"}
+    assert results["protocol"]["measured_images"] == 4
+
+
+def test_all_four_relations_are_trained_and_logged(small_dataset, tmp_path):
+    fitted = fit(small_dataset, QUICK, out=tmp_path / "run")
+    records = [r for r in fitted.job.run.records() if r["stage"] == "embedding"]
+    assert set(RELATIONS) <= set(records[-1]["losses"])
+
+
+def test_a_loaded_run_predicts_as_the_fitted_one(small_dataset, tmp_path):
+    fitted = fit(small_dataset, QUICK, out=tmp_path / "run")
+    loaded = Segmenter.load(tmp_path / "run")
+    image = small_dataset.split("val")[0].read_image()
+    a, b = fitted.segmenter.predict(image), loaded.predict(image)
+    assert a.mask.shape == image.shape[:2]
+    np.testing.assert_array_equal(a.mask, b.mask)
+    np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model(small_dataset, tmp_path):
+    a = fit(small_dataset, QUICK, out=tmp_path / "a").segmenter.state_dict()
+    b = fit(small_dataset, QUICK, out=tmp_path / "b").segmenter.state_dict()
+    c = fit(small_dataset, replace(QUICK, seed=1), out=tmp_path / "c").segmenter.state_dict()
+    name = "classifier.out.weight"
+    torch.testing.assert_close(a[name], b[name])
+    assert not torch.allclose(a[name], c[name])
+
+
+def test_a_finished_run_is_resumed_without_training_again(small_dataset, tmp_path):
+    fit(small_dataset, QUICK, out=tmp_path / "run")
+    lines = len((tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    again = fit(small_dataset, QUICK, out=tmp_path / "run")
+    assert again.job.run.resumed
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == lines
+
+
+def test_a_killed_run_goes_on(small_dataset, tmp_path, monkeypatch):
+    from weakseg.training import embedding
+
+    monkeypatch.setattr(embedding, "SAVE_EVERY", 10)
+    recipe = replace(QUICK, steps=25)
+    real = embedding.step_losses
+    calls = []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 18:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(embedding, "step_losses", failing)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_dataset, recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+    fit(small_dataset, recipe, out=tmp_path / "run")
+    assert len(calls) == 18 + 15  # from the checkpoint at step 10 on
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_another_run_in_the_folder_is_refused_and_can_be_overwritten(small_dataset, tmp_path):
+    fit(small_dataset, QUICK, out=tmp_path / "run")
+    with pytest.raises(InputError, match="steps 30 there, 40 now"):
+        fit(small_dataset, replace(QUICK, steps=40), out=tmp_path / "run")
+    fit(small_dataset, replace(QUICK, steps=40), out=tmp_path / "run", overwrite=True)
+
+
+def test_a_folder_with_something_else_is_never_overwritten(small_dataset, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="something else"):
+        fit(small_dataset, QUICK, out=tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_mixing_gives_each_image_one_kind(small_dataset):
+    train = small_dataset.split("train")
+    recipe = replace(QUICK, kinds=("scribbles", "points", "boxes", "tags"), mix=True)
+    labels = Labels(train, recipe)
+    used = [labels.annotation(i).kinds for i in range(5)]
+    assert used == [{"scribbles"}, {"points"}, {"boxes"}, {"tags"}, {"scribbles"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((), ("scribbles", "points", "boxes", "tags")),
+        (("tags", "points"), ("points", "tags")),
+    ],
+)
+def test_kinds_come_in_order_of_certainty(small_dataset, asked, expected):
+    assert chosen_kinds(small_dataset.split("train"), asked) == expected
+
+
+def test_masks_are_used_where_there_is_nothing_else():
+    rng = np.random.default_rng(0)
+    image, _, mask = picture(rng)
+    only = Dataset.from_arrays([image], [None], CLASSES, masks=[mask])
+    assert chosen_kinds(only, ()) == ("masks",)
+
+
+def test_a_kind_that_is_not_there_is_an_error(small_dataset):
+    with pytest.raises(InputError, match="--kinds names what the data set does not have"):
+        chosen_kinds(small_dataset.split("train"), ("masks",))
+
+
+def test_no_label_at_all_is_an_error(tmp_path):
+    image = np.zeros((32, 32, 3), np.uint8)
+    empty = Dataset.from_arrays([image], [None], CLASSES)
+    with pytest.raises(InputError, match="no image to train on has a label"):
+        fit(empty, QUICK, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_labels_take_part(tmp_path):
+    rng = np.random.default_rng(0)
+    made = [picture(rng) for _ in range(6)]
+    half = Dataset.from_arrays(
+        [image for image, _, _ in made],
+        [labels if i % 2 else Annotation() for i, (_, labels, _) in enumerate(made)],
+        CLASSES,
+        background="background",
+    )
+    fitted = fit(half, QUICK, out=tmp_path / "run")
+    assert fitted.miou == {"weakseg": None}
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["miou"] == {
+        "points": {"weakseg": None}
+    }
+
+
+def test_images_with_masks_are_held_out_where_there_is_no_validation_part(tmp_path):
+    rng = np.random.default_rng(0)
+    made = [picture(rng) for _ in range(10)]
+    whole = Dataset.from_arrays(
+        [image for image, _, _ in made],
+        [labels for _, labels, _ in made],
+        CLASSES,
+        background="background",
+        masks=[mask for _, _, mask in made],
+    )
+    fitted = fit(whole, replace(QUICK, validation=0.2), out=tmp_path / "run")
+    assert len(fitted.evaluated) == 2
+    assert len(fitted.job.dataset) == 8
+    held = {entry.name for entry in fitted.evaluated}
+    assert not held & {entry.name for entry in fitted.job.dataset}
+    assert fitted.miou["weakseg"] is not None
+
+
+def test_fine_tuning_trains_the_backbone(tmp_path):
+    recipe = replace(QUICK, regime="fine-tune", steps=3, crop=64, batch=2, workers=0)
+    dataset = scenes(4, 1)
+    fitted = fit(dataset, recipe, out=tmp_path / "tuned")
+    frozen = fit(dataset, replace(QUICK, steps=3), out=tmp_path / "frozen")
+    tuned = dict(fitted.segmenter.backbone.named_parameters())
+    moved = {
+        name
+        for name, value in frozen.segmenter.backbone.named_parameters()
+        if not torch.equal(value, tuned[name])
+    }
+    assert moved
+    assert not any("conv_stem" in name for name in moved)
+    assert Segmenter.load(tmp_path / "tuned").predict(dataset[0].read_image()).mask.any() >= 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": -1}, "--steps"),
+        ({"kinds": ("clicks",)}, "clicks"),
+        ({"embedding_stride": 5}, "--embedding_stride"),
+        ({"foreground": 0.1, "background": 0.2}, "--background"),
+        ({"batch": 0}, "--batch"),
+    ],
+)
+def test_a_recipe_names_the_setting_that_is_wrong(settings, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**settings)
