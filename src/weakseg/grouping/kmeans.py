@@ -1,7 +1,5 @@
 """Spherical k-means over a batch of images."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
@@ -12,6 +10,8 @@ from weakseg.product import linear
 _ROW_MULTIPLE = 1024
 # Gathering the pixels that may move pays where at most this share of an image may.
 _WORTH_GATHERING = 0.7
+# Images are taken together up to this many pixels: their vectors stay in cache over the rounds.
+_CACHED_PIXELS = 16384
 _ROUNDING = 1e-6
 
 
@@ -43,12 +43,16 @@ def spherical_kmeans(
     if vectors.is_cuda:
         return _batched(vectors, valid, label, clusters, iterations)
     counts = valid.sum(dim=1).tolist()
-    label += clusters * torch.arange(len(vectors))[:, None]
-    if bool(valid.all()):
-        _moving(vectors.flatten(0, 1), counts, label.view(-1), clusters, iterations)
-    else:
-        label[valid] = _moving(vectors[valid], counts, label[valid], clusters, iterations)
-    return label.remainder_(clusters)
+    together = max(1, _CACHED_PIXELS // vectors.shape[1])
+    for at in range(0, len(vectors), together):
+        group = slice(at, at + together)
+        part, inside, old = vectors[group], valid[group], label[group]
+        counts = inside.sum(dim=1).tolist()
+        if sum(counts) == inside.numel():
+            _moving(part.flatten(0, 1), counts, old.view(-1), clusters, iterations)
+        elif sum(counts):
+            old[inside] = _moving(part[inside], counts, old[inside], clusters, iterations)
+    return label
 
 
 def _batched(
@@ -71,86 +75,86 @@ def _moving(
     """The same, looking only at pixels that may have moved.
 
     A pixel nearer to its centre than to every other by a gap stays while no two centres have
-    moved by more than that gap together: |v.c' - v.c| <= |c' - c|. Sums are corrected for the
+    travelled further than that together: |v.c' - v.c| <= |c' - c|. Sums are corrected for the
     pixels that did move instead of being taken anew.
 
     Args:
         vectors: (N, D), the images one after the other.
         counts: pixels of each image.
-        label: (N,), cluster + clusters * image; updated in place.
+        label: (N,), cluster within the image; updated in place.
         clusters: of one image.
         iterations: rounds.
     """
     groups = clusters * len(counts)
-    sums = vectors.new_zeros(groups, vectors.shape[1]).index_add_(0, label, vectors)
-    population = torch.bincount(label, minlength=groups)
+    bounds = torch.tensor([0, *counts]).cumsum(0)
+    first = torch.arange(0, groups, clusters).repeat_interleave(torch.tensor(counts))
+    sums = vectors.new_zeros(groups, vectors.shape[1]).index_add_(0, label + first, vectors)
+    population = torch.bincount(label + first, minlength=groups)
     centres = normalize(sums, dim=1)
-    travelled = 0.0
     # How far centres may have travelled before a pixel has to be looked at again.
     expiry = vectors.new_full((len(vectors),), -1.0)
-    first_of_image = torch.tensor([0, *counts]).cumsum(0)
+    travelled = 0.0
     for _ in range(iterations):
+        rows, x, here, ends = None, vectors, label, bounds
         stale = expiry <= travelled
-        if int(stale.sum()) > _WORTH_GATHERING * len(vectors):
-            rows, x, bounds = None, vectors, first_of_image
-        else:
+        if int(stale.sum()) < _WORTH_GATHERING * len(stale):
             rows = stale.nonzero()[:, 0]
             x = vectors.index_select(0, pad(rows, (0, _ROW_MULTIPLE)))
-            bounds = torch.searchsorted(rows, first_of_image)
-        here = label if rows is None else label[rows]
-        gap, moved, to = _reassign(x, here, bounds.tolist(), centres, population, clusters)
-        if rows is None:
-            expiry = gap.add_(travelled)
-        else:
-            expiry[rows] = gap.add_(travelled)
+            here, ends = label.index_select(0, rows), torch.searchsorted(rows, bounds)
+        similarity = _similarity(x, ends.tolist(), centres, population)
+        own = similarity.gather(1, here[:, None])
+        other = similarity.scatter_(1, here[:, None], -torch.inf).amax(dim=1)
+        gap = own.squeeze(1).sub_(other)
+        moved = (gap < 0).nonzero()[:, 0]
+        expiry = _updated(expiry, rows, gap.clamp_(min=0).add_(travelled))
         if len(moved) == 0:
             break
-        source = x.index_select(0, moved)
-        left = here[moved]
-        sums.index_add_(0, to, source).index_add_(0, left, source.neg_())
-        label[moved if rows is None else rows[moved]] = to
-        population += torch.bincount(to, minlength=groups) - torch.bincount(left, minlength=groups)
+        to = _first_at(similarity.index_select(0, moved), other.index_select(0, moved))
+        source, from_ = x.index_select(0, moved), here.index_select(0, moved)
+        if rows is not None:
+            moved = rows.index_select(0, moved)
+        offset = first.index_select(0, moved)
+        label.index_copy_(0, moved, to)
+        to += offset
+        from_ += offset
+        sums.index_add_(0, to, source).index_add_(0, from_, source.neg_())
+        population += torch.bincount(to, minlength=groups)
+        population -= torch.bincount(from_, minlength=groups)
         previous, centres = centres, normalize(sums, dim=1)
         travelled += 2 * float((centres - previous).norm(dim=1).max()) + _ROUNDING
     return label
 
 
-def _reassign(
-    x: Tensor, label: Tensor, bounds: list[int], centres: Tensor, population: Tensor, clusters: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """E-step.
+def _similarity(x: Tensor, bounds: list[int], centres: Tensor, population: Tensor) -> Tensor:
+    """Similarity of pixels to the centres of their image, -inf where that is empty.
 
     Args:
-        x: (n or more, D), vectors to look at, then anything.
-        label: (n,) their present clusters, numbered over the batch.
+        x: (n or more, D), the images' pixels one after the other, then anything.
         bounds: where each image begins in them, and the end.
         centres: (B * clusters, D).
         population: (B * clusters,) pixels of each.
-        clusters: of one image.
 
     Returns:
-        (n,) by how much a pixel's centre is nearer than any other, 0 if it moves; (m,) which move;
-        (m,) their new clusters.
+        (n, clusters).
     """
-    rank = torch.arange(clusters, 0, -1, dtype=x.dtype)[:, None]
-    own_similarity, best_other = x.new_empty(len(label)), x.new_empty(len(label))
-    moved, to = [], []
-    for image, (start, stop) in enumerate(pairwise(bounds)):
-        first = image * clusters
+    images = len(bounds) - 1
+    parts = []
+    for start, stop, centre in zip(bounds[:-1], bounds[1:], centres.chunk(images), strict=True):
         # Where there are rows beyond the image's they make for a rounder shape, and are dropped.
         end = start - (start - stop) // _ROW_MULTIPLE * _ROW_MULTIPLE
-        similarity = linear(centres[first : first + clusters], x[start:end])[:, : stop - start]
-        empty = population[first : first + clusters] == 0
-        if empty.any():
-            similarity[empty] = -torch.inf
-        own = (label[start:stop] - first)[None]
-        mine, other = own_similarity[None, start:stop], best_other[start:stop]
-        torch.gather(similarity, 0, own, out=mine)
-        similarity.scatter_(0, own, -torch.inf)
-        torch.amax(similarity, 0, out=other)
-        mover = (other > mine[0]).nonzero()[:, 0]
-        # The first cluster at that similarity, without argmax, which is slow along columns.
-        at_best = similarity.index_select(1, mover).eq_(other[mover])
-        to.append(first + clusters - at_best.mul_(rank).amax(dim=0).long())
-        moved.append(start + mover)
-    return own_similarity.sub_(best_other).clamp_(min=0), torch.cat(moved), torch.cat(to)
+        parts.append(linear(x[start:end], centre)[: stop - start])
+    if not population.all():
+        for part, count in zip(parts, population.chunk(images), strict=True):
+            part.masked_fill_(count == 0, -torch.inf)
+    return parts[0] if images == 1 else torch.cat(parts)
+
+
+def _updated(values: Tensor, rows: Tensor | None, new: Tensor) -> Tensor:
+    return new if rows is None else values.index_copy_(0, rows, new)
+
+
+def _first_at(similarity: Tensor, value: Tensor) -> Tensor:
+    """First column that has the value, row by row: a faster argmax."""
+    rank = torch.arange(similarity.shape[1], 0, -1, dtype=similarity.dtype)
+    at = similarity.eq_(value[:, None]).mul_(rank)
+    return similarity.shape[1] - at.amax(dim=1).long()
