@@ -52,7 +52,7 @@ def segment_contrast(
         ValueError: shapes do not fit.
     """
     _check_shapes(pixels, prototypes, own, pixel_group, prototype_group, relation)
-    loss: Tensor = _Contrast.apply(
+    inputs = (
         pixels,
         prototypes,
         own.long(),
@@ -61,6 +61,10 @@ def segment_contrast(
         relation,
         float(concentration),
     )
+    if not torch.is_grad_enabled():
+        with torch.autocast(pixels.device.type, enabled=False):
+            return solve(Problem(*inputs)).loss
+    loss: Tensor = _Contrast.apply(*inputs)
     return loss
 
 
@@ -92,7 +96,7 @@ class _Contrast(torch.autograd.Function):
         with torch.autocast(weight.device.type, enabled=False):
             if by_prototypes is not None:
                 if _uniform(weight):
-                    by_prototypes = by_prototypes * weight[:1]
+                    by_prototypes = by_prototypes * weight[0]
                 else:
                     by_prototypes = solve(problem, weight=weight, want_prototypes=True).prototypes
                 by_prototypes = by_prototypes.to(problem.prototypes.dtype)
@@ -102,7 +106,9 @@ class _Contrast(torch.autograd.Function):
 
 
 def _uniform(weight: Tensor) -> bool:
-    if len(weight) < 2 or weight.stride(0) == 0:
+    if len(weight) == 0:
+        return False
+    if weight.stride(0) == 0:
         return True
     return not weight.is_cuda and bool((weight == weight[0]).all())
 
