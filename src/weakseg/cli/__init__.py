@@ -7,12 +7,12 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any, get_type_hints
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from rich.console import Console
 
 from weakseg.errors import InputError, WeaksegError
@@ -38,6 +38,14 @@ SUMMARIES = {
     "regions": "cut photographs into low-level regions",
     "demo": "train on a small built-in data set and show what comes out",
 }
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    name: str
+    hint: Any
+    default: Any
+    help: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,24 +74,62 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(command: str, function: Callable[..., int], positional: Sequence[str]) -> ArgumentParser:
+def _parser(
+    command: str, function: Callable[..., int], positional: Sequence[str]
+) -> ArgumentParser:
     """The flags of a command: the parameters of its function, and those of its recipe."""
-    text = docstring_parser.parse(inspect.getdoc(function) or "")
-    helps = {p.arg_name: " ".join((p.description or "").split()) for p in text.params}
-    hints = get_type_hints(function)
-    parser = ArgumentParser(prog=f"weakseg {command}", description=text.description)
-    for name in positional:
-        parser.add_argument(name, type=hints[name], help=helps[name])
-    recipe = hints.get("recipe")
+    description = docstring_parser.parse(inspect.getdoc(function) or "").description
+    parser = ArgumentParser(prog=f"weakseg {command}", description=description)
+    recipe = get_type_hints(function).get("recipe")
+    for parameter in _parameters(function):
+        if parameter.name in positional:
+            parser.add_argument(parameter.name, type=parameter.hint, help=parameter.help)
+        elif parameter.name != "recipe":
+            _add_flag(parser, parameter)
     if recipe is not None:
         parser.add_argument(
-            "--config", action="config", help="YAML file of settings, as config.yaml in a run."
+            "--config", action="config", help="YAML file of settings; flags after it go before it."
         )
-    parser.add_function_arguments(function, skip={*positional, "recipe"}, as_group=False)
-    if recipe is not None:
-        parser.add_argument("--kinds", type=_names, default=(), help=_help(recipe, "kinds"))
-        parser.add_class_arguments(recipe, skip={"kinds"}, as_group=False)
+        for parameter in _parameters(recipe):
+            _add_flag(parser, parameter)
     return parser
+
+
+def _parameters(thing: Callable[..., Any]) -> Iterator[_Parameter]:
+    """Parameters of a function or dataclass with types, defaults and help texts."""
+    text = docstring_parser.parse(inspect.getdoc(thing) or "")
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in text.params}
+    hints = get_type_hints(thing)
+    for name, parameter in inspect.signature(thing).parameters.items():
+        yield _Parameter(name, hints[name], parameter.default, helps[name])
+
+
+def _add_flag(parser: ArgumentParser, parameter: _Parameter) -> None:
+    name = "--" + parameter.name.replace("_", "-")
+    hint, default, text = parameter.hint, parameter.default, parameter.help
+    if hint is bool and default is False:
+        parser.add_argument(name, action="store_true", help=text)
+    elif hint is bool:
+        yes_no = ActionYesNo(no_prefix="no-")
+        parser.add_argument(name, action=yes_no, default=default, help=text)
+    elif get_origin(hint) is tuple:
+        parser.add_argument(name, type=_Listed(get_args(hint)[0]), default=default, help=text)
+    elif default is inspect.Parameter.empty:
+        parser.add_argument(name, type=hint, required=True, help=text)
+    else:
+        parser.add_argument(name, type=hint, default=default, help=text)
+
+
+class _Listed:
+    """Argument type: values from "a,b" or, in YAML, from a list."""
+
+    def __init__(self, of: Callable[[str], Any]) -> None:
+        self.of = of
+        self.__name__ = f"{getattr(of, '__name__', of)},..."
+
+    def __call__(self, value: Any) -> tuple[Any, ...]:
+        parts = value.strip("[]()").split(",") if isinstance(value, str) else value
+        return tuple(self.of(str(part).strip()) for part in parts if str(part).strip())
 
 
 def _values(parser: ArgumentParser, parsed: Namespace, function: Callable[..., int]) -> Any:
@@ -97,17 +143,6 @@ def _values(parser: ArgumentParser, parsed: Namespace, function: Callable[..., i
         return values | {"recipe": recipe(**settings)}
     except InputError as error:
         parser.error(str(error))
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """Names from "a,b" or, in YAML, from a list."""
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(str(part).strip() for part in parts if str(part).strip())
-
-
-def _help(recipe: type, name: str) -> str:
-    params = docstring_parser.parse(inspect.getdoc(recipe) or "").params
-    return next(" ".join((p.description or "").split()) for p in params if p.arg_name == name)
 
 
 def _overview(arguments: Sequence[str]) -> int:

@@ -1,52 +1,77 @@
-"""`weakseg evaluate`: mean IoU of predicted masks."""
+"""`weakseg evaluate`: mIoU of predicted masks."""
 
 from __future__ import annotations
 
-import json as json_module
+from json import dumps
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from weakseg.dataset_info import DatasetInfo
-from weakseg.evaluation import Scores
-from weakseg.evaluation import evaluate as compare
+from weakseg import evaluation
+from weakseg.dataset import Dataset, DatasetInfo, dataset_folder
 
 
-def evaluate(pred: Path, gt: Path, classes: Path, json: bool = False, strict: bool = False) -> int:
-    """Compare predicted masks with true ones, by name.
+def evaluate(
+    pred: Path,
+    gt: Path,
+    classes: Path,
+    json: bool = False,
+    strict: bool = False,
+    split: str | None = None,
+) -> int:
+    """Compare predicted masks with the truth: mIoU, IoU of each class, confusion.
+
+    Masks are PNG files whose pixel values (grey or palette index) are class indices. They are
+    matched by name, subfolders included. mIoU averages the classes that occur in the truth; a
+    class that is only predicted does not count in the mean, its pixels are errors all the same.
 
     Args:
-        pred: Folder of predicted masks (grey or indexed PNG), searched with its subfolders.
-        gt: Folder of true masks of the same names, or a data set, whose masks are used.
-        classes: The dataset.yaml that names the classes.
-        json: Print JSON: miou, iou (by class), confusion, images, protocol.
-        strict: Fail if a true mask has no prediction, instead of counting such masks.
+        pred: Folder of predicted masks, as `weakseg predict` writes it. What is not in it is not
+            scored.
+        gt: The truth: a folder of masks, or the folder of a data set that has masks.
+        classes: dataset.yaml (or the folder it lies in) that names the classes and the value of
+            pixels to ignore.
+        json: Print the scores as JSON: miou, iou by class, confusion (rows are the truth),
+            images, protocol.
+        strict: Fail when the truth holds a mask without a prediction, instead of counting it.
+        split: Only this part of the data set counts as truth, e.g. val. For GT a data set.
 
     Returns:
-        0 if the masks were compared, 1 if the input is bad.
+        0 when the masks could be compared; bad input raises.
     """
-    scores = compare(pred, gt, DatasetInfo.load(classes), strict=strict)
+    info = DatasetInfo.load(dataset_folder(classes) / "dataset.yaml")
+    truth = gt if split is None else Dataset.open(gt).split(split)
+    scores = evaluation.evaluate(pred, truth, info, strict=strict)
     if json:
-        print(json_module.dumps(scores.to_dict()))
+        print(dumps(scores.to_dict(), ensure_ascii=False))
     else:
-        _show(scores)
+        print_scores(scores, Console())
     return 0
 
 
-def _show(scores: Scores) -> None:
-    console = Console(soft_wrap=True, highlight=False)
-    table = Table("class", "IoU", "true pixels", "predicted pixels")
-    rows = zip(scores.iou.items(), scores.confusion.sum(1), scores.confusion.sum(0), strict=True)
-    for (name, iou), true, predicted in rows:
-        table.add_row(name, _percent(iou), f"{true:,}", f"{predicted:,}")
+def print_scores(scores: evaluation.Scores, console: Console) -> None:
+    """Print mIoU, a table of the classes, and how they were measured."""
+    true, predicted = scores.confusion.sum(axis=1), scores.confusion.sum(axis=0)
+    table = Table("class", "IoU", "recall", "precision", "pixels", title="IoU by class")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for i, (name, iou) in enumerate(scores.iou.items()):
+        hits = scores.confusion[i, i]
+        table.add_row(
+            name,
+            _percent(iou),
+            _percent(hits / true[i] if true[i] else None),
+            _percent(hits / predicted[i] if predicted[i] else None),
+            f"{true[i]:,}",
+        )
     console.print(table)
-    console.print(f"[bold]mIoU {_percent(scores.miou)}[/] over {scores.images} images")
-    skipped = scores.protocol["truth_without_prediction"]
-    if skipped:
-        console.print(f"{skipped} true masks have no prediction and were left out")
-    console.print(f"Protocol: {scores.protocol['rule']}", style="dim")
+    console.print(f"mIoU [bold]{_percent(scores.miou)}[/bold] on {scores.images} images")
+    console.print("\nProtocol", style="bold")
+    for key, value in scores.protocol.items():
+        shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+        console.print(f"  {key.replace('_', ' ')}: {shown}", highlight=False, markup=False)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

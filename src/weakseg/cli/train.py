@@ -45,7 +45,9 @@ def train(
         tensorboard=tensorboard,
     )
     report_of({out.name: fitted}, out / "report.html")
-    table = Table("method", "mIoU", title="no masks to measure on" if not fitted.evaluated else None)
+    table = Table(
+        "method", "mIoU", title="no masks to measure on" if not fitted.evaluated else None
+    )
     for method, value in fitted.miou.items():
         table.add_row(method, "-" if value is None else f"{100 * value:.1f}")
     console.print(table)

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor
 
 from weakseg.classifier import PixelClassifier
 from weakseg.dataset import Dataset
 from weakseg.errors import InputError
-from weakseg.evaluation import Confusion
 from weakseg.features import FeatureCache
-from weakseg.features.extract import resolve_precision
-from weakseg.files import content_hash, write_json
+from weakseg.files import write_json
 from weakseg.models import EmbeddingHead
 from weakseg.relations import Relation, RelationSettings
 from weakseg.segmenter import Architecture, Segmenter, build_segmenter
 from weakseg.training import stages
+from weakseg.training.batches import RegionsOf
 from weakseg.training.cam_stage import cam_stage
 from weakseg.training.embedding import EmbeddingNetwork
 from weakseg.training.grid_maps import GridMaps
+from weakseg.training.knn_stage import knn_scores
 from weakseg.training.labels import Labels, chosen_kinds
+from weakseg.training.measuring import Accuracy, describe_protocol, measure, results
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
 from weakseg.training.run_folder import RunFolder
+from weakseg.training.setup import (
+    cache_folder,
+    fingerprint,
+    make_fabric,
+    say_plan,
+    tensorboard_writer,
+)
 
 _OFF = Relation(0.0, 1.0)
 NO_RELATIONS = RelationSettings(_OFF, _OFF, _OFF, _OFF)
@@ -47,6 +53,9 @@ class Fitted:
         job: the run's data, for the report.
         pseudo_masks: folder of the last pseudo-masks, None with `rounds` 0.
         evaluated: the images that were measured on, None where none has a mask.
+        regions: the region map of training image i, (H, W).
+        accuracy: share of pixels right in each image of `evaluated`, by method.
+        models: the trained model of each method.
     """
 
     segmenter: Segmenter
@@ -56,6 +65,9 @@ class Fitted:
     job: stages.Job
     pseudo_masks: Path | None
     evaluated: Dataset | None
+    regions: RegionsOf
+    accuracy: Accuracy
+    models: dict[str, Segmenter]
 
 
 def fit(
@@ -93,21 +105,24 @@ def fit(
     say_plan(job, held_out)
 
     segmenter = new_segmenter(job)
-    features, network, context = train_embedding_and_features(job, segmenter)
+    regions = stages.regions_of(job)
+    features, network, context = train_embedding_and_features(job, segmenter, regions)
     segmenter.head.load_state_dict(network.head.state_dict())
     seeds = seed_grid(job, features)
-    classifier, folder = train_rounds(job, segmenter, features, context, seeds)
+    classifier, folder = train_rounds(job, segmenter, features, context, seeds, regions)
     segmenter.classifier.load_state_dict(classifier.state_dict())
     segmenter.save(run.path, {"kinds": list(kinds)})
 
     models = {"weakseg": segmenter}
     if recipe.baselines:
-        models["cross_entropy"] = train_baseline(job, segmenter, features, context, seeds)
+        models["cross_entropy"] = train_baseline(job, features, context, seeds, regions)
     evaluated = held_out if held_out is not None and len(held_out) else None
-    miou, iou = measure(job, models, evaluated)
+    miou, iou, accuracy = measure(job, models, evaluated)
     protocol = describe_protocol(job, evaluated, measured="val" in dataset.splits())
     write_json(run.path / "results.json", results(kinds, recipe.mix, miou, iou, protocol))
-    return Fitted(segmenter, miou, iou, protocol, job, folder, evaluated)
+    return Fitted(
+        segmenter, miou, iou, protocol, job, folder, evaluated, regions, accuracy, models
+    )
 
 
 def split_for_training(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, Dataset | None]:
@@ -144,7 +159,7 @@ def split_for_training(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, Datas
 
 
 def train_embedding_and_features(
-    job: stages.Job, segmenter: Segmenter, name: str = "embedding"
+    job: stages.Job, segmenter: Segmenter, regions: RegionsOf, name: str = "embedding"
 ) -> tuple[FeatureCache, EmbeddingNetwork, Tensor]:
     """Features of the training images and a trained embedding over them.
 
@@ -158,7 +173,6 @@ def train_embedding_and_features(
         job.labels.cam_of = cam_stage(job)
     if frozen:
         features = stages.features_of(job, job.dataset, segmenter.backbone, "train")
-    regions = stages.regions_of(job)
     network = EmbeddingNetwork(segmenter.head, classes, None if frozen else segmenter.backbone)
     network = stages.embedding_stage(job, network, features if frozen else None, regions, name)
     if not frozen:
@@ -173,10 +187,15 @@ def train_rounds(
     features: FeatureCache,
     context: Tensor,
     seeds: GridMaps,
+    regions: RegionsOf,
 ) -> tuple[PixelClassifier, Path | None]:
     """A classifier on the seeds, then rounds of pseudo-masks and a classifier on them."""
     head = segmenter.head.to(job.fabric.device).eval()
     masks, folder = seeds, None
+
+    def embeddings(index: int) -> Tensor:
+        return embedded(job, head, features, index)
+
     classifier = new_classifier(segmenter)
     for number in range(job.recipe.rounds + 1):
         classifier = new_classifier(segmenter)
@@ -185,107 +204,42 @@ def train_rounds(
         )
         if number == job.recipe.rounds:
             break
-        folder = stages.pseudo_mask_stage(
-            job,
-            scores_from(job, classifier, head, features, context),
-            lambda i: embedded(job, head, features, i),
-            f"pseudo-masks-{number + 1}",
-        )
+        scores = scores_from(job, classifier, head, features, context)
+        if job.recipe.scores == "knn":
+            scores = knn_scores(job, embeddings, seeds, regions)
+        folder = stages.pseudo_mask_stage(job, scores, embeddings, f"pseudo-masks-{number + 1}")
         masks = stages.masks_on_grid(job, folder, features)
     return classifier, folder
 
 
 def train_baseline(
     job: stages.Job,
-    segmenter: Segmenter,
     features: FeatureCache,
     context: Tensor,
     seeds: GridMaps,
+    regions: RegionsOf,
 ) -> Segmenter:
     """Plain cross-entropy on the same seeds, backbone, regime and steps.
 
     Frozen: the same classifier on the same features for as many steps, without embedding and
     pseudo-masks. Fine-tune: the backbone learns from cross-entropy alone before.
     """
-    plain = replace(segmenter.architecture, dim=segmenter.architecture.dim)
-    other = build_segmenter(plain, job.labels.info, weights=job.recipe.backbone_weights)
+    other = new_segmenter(job)
     if job.recipe.regime != "frozen":
         recipe = replace(job.recipe, relations=NO_RELATIONS, cross_entropy=1.0)
         alone = replace(job, recipe=recipe)
         features, network, context = train_embedding_and_features(
-            alone, other, "cross-entropy-embedding"
+            alone, other, regions, "cross-entropy-embedding"
         )
         other.head.load_state_dict(network.head.state_dict())
     classes = len(job.labels.info.classes)
     other.classifier = PixelClassifier(
-        features.channels, 0, classes, hidden=plain.hidden, dropout=0.5
+        features.channels, 0, classes, hidden=other.architecture.hidden, dropout=0.5
     )
     stages.classifier_stage(
         job, other.classifier, features, context, seeds, None, "cross-entropy-classifier"
     )
     return other.eval()
-
-
-def measure(
-    job: stages.Job, models: dict[str, Segmenter], dataset: Dataset | None
-) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]]]:
-    """Mean IoU and IoU by class of each model on images with masks, at full size."""
-    miou: dict[str, float | None] = dict.fromkeys(models)
-    iou: dict[str, dict[str, float | None]] = {name: {} for name in models}
-    if dataset is None:
-        return miou, iou
-    for name, model in models.items():
-        model = model.to(job.fabric.device).eval()
-        backbone = model.backbone
-        features = stages.features_of(job, dataset, backbone, f"measured, {name}")
-        confusion = Confusion(job.labels.info)
-        with job.progress.stage(f"measuring {name}", len(dataset)) as advance:
-            for index, entry in enumerate(dataset):
-                one = stages.features_at(features, index, job.fabric.device)
-                prediction = model.predict_features(one, (entry.height, entry.width))
-                confusion.add(prediction.mask, entry.read_mask())
-                advance(index + 1, len(dataset))
-        scores = confusion.scores()
-        miou[name], iou[name] = scores.miou, dict(scores.iou)
-    return miou, iou
-
-
-def results(
-    kinds: tuple[str, ...],
-    mix: bool,
-    miou: dict[str, float | None],
-    iou: dict[str, dict[str, float | None]],
-    protocol: dict[str, Any],
-) -> dict[str, Any]:
-    """What `results.json` holds."""
-    name = "mixed" if mix else "+".join(kinds)
-    return {"miou": {name: miou}, "iou": {name: iou}, "protocol": protocol}
-
-
-def describe_protocol(
-    job: stages.Job, evaluated: Dataset | None, *, measured: bool
-) -> dict[str, Any]:
-    """How the figures came about."""
-    recipe = job.recipe
-    return {
-        "dataset": job.labels.info.name,
-        "train_images": len(job.dataset),
-        "measured_images": 0 if evaluated is None else len(evaluated),
-        "measured_on": 'the part "val"' if measured else "images held out of the part train",
-        "classes": len(job.labels.info.classes),
-        "mean": "over the classes that occur in the truth; ignored pixels do not count",
-        "scales": [1],
-        "flip": False,
-        "crf": "in pseudo-masks only" if recipe.crf else False,
-        "backbone": recipe.backbone,
-        "regime": recipe.regime,
-        "long_side": recipe.long_side,
-        "steps": recipe.steps,
-        "classifier_steps": recipe.classifier_steps,
-        "rounds": recipe.rounds,
-        "seed": recipe.seed,
-        "cross_entropy": "the same features and classifier steps, on the same seeds",
-    }
 
 
 def new_segmenter(job: stages.Job) -> Segmenter:
@@ -338,80 +292,3 @@ def scores_from(
         return logits.softmax(0) * prior[:, None, None]
 
     return scores
-
-
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Device, precision and processes."""
-    device = torch.device(recipe.device)
-    bf16 = resolve_precision(recipe.precision, device) == "bf16"
-    devices: Any = recipe.devices
-    if device.type == "cuda" and device.index is not None:
-        devices = [device.index]
-    fabric = Fabric(
-        accelerator={"cuda": "cuda", "mps": "mps"}.get(device.type, "cpu"),
-        devices=devices,
-        precision="bf16-mixed" if bf16 else "32-true",
-    )
-    fabric.launch()
-    return fabric
-
-
-def cache_folder() -> Path:
-    """Where runs share features and regions: $WEAKSEG_CACHE, or the user's cache folder."""
-    if "WEAKSEG_CACHE" in os.environ:
-        return Path(os.environ["WEAKSEG_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "weakseg"
-
-
-def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """What tells whether a run is resumed on the same data."""
-    if dataset.folder is not None:
-        files = [dataset.folder / name for name in ("dataset.yaml", "annotations.jsonl")]
-        return {"folder": str(dataset.folder.resolve()), "content": content_hash(*files)}
-    parts = [
-        [entry.name, content_hash(np.asarray(entry.image)), repr(entry.annotation)]
-        for entry in dataset
-    ]
-    return {"folder": "in memory", "content": content_hash(parts)}
-
-
-def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
-    """Print what the run will do."""
-    recipe, say = job.recipe, job.progress.say
-    measured = 0 if held_out is None else len(held_out)
-    say(
-        f"{job.labels.info.name}: {len(job.dataset)} images to train on, {measured} to measure "
-        f"on, {len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
-        + (" (one kind an image, in turn)" if recipe.mix else "")
-    )
-    unlabelled = int((~job.labels.tags.any(1)).sum())
-    if unlabelled:
-        say(f"{unlabelled} images have no label; they take part in grouping and image similarity")
-    absent = [
-        name
-        for name, count in zip(job.labels.info.classes, job.labels.tags.sum(0), strict=True)
-        if count == 0 and not (name == job.labels.info.background and job.labels.needs_cam())
-    ]
-    if absent:
-        say(f"[yellow]classes without any label, never predicted: {', '.join(absent)}[/]")
-    say(
-        f"{recipe.regime} {recipe.backbone} on {recipe.device}: features, "
-        f"{recipe.steps} steps of the embedding, {recipe.rounds + 1} x {recipe.classifier_steps} "
-        f"steps of the classifier, {recipe.rounds} rounds of pseudo-masks"
-    )
-
-
-def tensorboard_writer(folder: Path) -> Any:
-    """A TensorBoard writer into a run folder.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "--tensorboard needs a package", rule='pip install "weakseg[tensorboard]"'
-        ) from error
-    return SummaryWriter(str(folder))

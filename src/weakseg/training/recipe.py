@@ -193,4 +193,4 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _wrong(name: str, found: object, rule: str) -> InputError:
-    return InputError(f"--{name}", found=found, rule=rule)
+    return InputError(f"--{name.replace('_', '-')}", found=found, rule=rule)

@@ -1,0 +1,35 @@
+"""Classes of segments by a vote of the nearest labelled segments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 20
+GRID = (12, 12)
+"""k-means cells of segments at inference (Ke, Hwang, Yu, ICLR 2021, "SPML")."""
+
+
+def knn_vote(
+    prototypes: Tensor, labelled: Tensor, labels: Tensor, classes: int, neighbours: int = NEIGHBOURS
+) -> Tensor:
+    """Share of each class among the nearest labelled prototypes.
+
+    Args:
+        prototypes: (S, D) unit vectors to classify.
+        labelled: (L, D) unit vectors of segments whose *weak* labels are known. Prototypes taken
+            from full masks would make this a fully supervised classifier.
+        labels: (L,) int64, 0..classes-1.
+        classes: C.
+        neighbours: how many vote; all if there are fewer.
+
+    Returns:
+        (S, C) float32, rows sum to 1.
+    """
+    count = min(neighbours, len(labelled))
+    votes = torch.zeros(len(prototypes), classes, device=prototypes.device)
+    for rows in torch.arange(len(prototypes), device=prototypes.device).split(4096):
+        nearest = (prototypes[rows] @ labelled.T).topk(count, dim=1).indices
+        ones = torch.full_like(nearest, 1 / count, dtype=votes.dtype)
+        votes[rows] = votes[rows].scatter_add(1, labels[nearest], ones)
+    return votes

@@ -1,0 +1,59 @@
+"""Class scores of training images by the kNN vote, instead of a classifier's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from weakseg.grouping import Segments, segment_pixels
+from weakseg.knn import GRID, knn_vote
+from weakseg.training.batches import RegionsOf
+from weakseg.training.embedding import ITERATIONS
+from weakseg.training.grid_maps import GridMaps, nearest
+from weakseg.training.stages import Job, ScoresOf
+
+
+@torch.inference_mode()
+def knn_scores(
+    job: Job, embeddings_of: Callable[[int], Tensor], seeds: GridMaps, regions: RegionsOf
+) -> ScoresOf:
+    """Scores (C, h, w) of training image i: the votes for each pixel's segment.
+
+    Args:
+        job: the run.
+        embeddings_of: (D, h, w) of image i, on the grid of `seeds`.
+        seeds: the weak labels that prototypes are taken from.
+        regions: region map of image i.
+    """
+    info = job.labels.info
+    classes = len(info.classes)
+
+    def segments(index: int) -> Segments:
+        vectors = embeddings_of(index)
+        device = vectors.device
+        size = vectors.shape[-2:]
+        return segment_pixels(
+            vectors[None],
+            torch.from_numpy(seeds[index].astype("int64")).to(device)[None],
+            torch.from_numpy(nearest(regions(index), size)).to(device)[None],
+            grid=GRID,
+            iterations=ITERATIONS,
+            ignore_index=info.ignore,
+        )
+
+    found = [segments(index) for index in range(len(job.dataset))]
+    labelled = [s.seed < classes for s in found]
+    bank = torch.cat([s.prototypes[mine] for s, mine in zip(found, labelled, strict=True)])
+    labels = torch.cat([s.seed[mine] for s, mine in zip(found, labelled, strict=True)])
+    del found
+
+    def scores(index: int) -> Tensor:
+        parts = segments(index)
+        votes = knn_vote(parts.prototypes, bank, labels, classes)
+        per_pixel = votes[parts.index[0].clamp_min(0)].permute(2, 0, 1)
+        prior = job.labels.prior(index).to(per_pixel.device)
+        return per_pixel * prior[:, None, None]
+
+    return scores

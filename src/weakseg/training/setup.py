@@ -1,0 +1,98 @@
+"""What a run is set up with: device, cache, the identity of its data, the plan in words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from weakseg.dataset import Dataset
+from weakseg.errors import InputError
+from weakseg.features.extract import resolve_precision
+from weakseg.files import content_hash
+from weakseg.training import stages
+from weakseg.training.recipe import Recipe
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Device, precision and processes."""
+    device = torch.device(recipe.device)
+    bf16 = resolve_precision(recipe.precision, device) == "bf16"
+    devices: Any = recipe.devices
+    if device.type == "cuda" and device.index is not None:
+        devices = [device.index]
+    # What it has to say, the plan says too.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator={"cuda": "cuda", "mps": "mps"}.get(device.type, "cpu"),
+        devices=devices,
+        precision="bf16-mixed" if bf16 else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def cache_folder() -> Path:
+    """Where runs share features and regions: $WEAKSEG_CACHE, or the user's cache folder."""
+    if "WEAKSEG_CACHE" in os.environ:
+        return Path(os.environ["WEAKSEG_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "weakseg"
+
+
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """What tells whether a run is resumed on the same data."""
+    if dataset.folder is not None:
+        files = [dataset.folder / name for name in ("dataset.yaml", "annotations.jsonl")]
+        return {"folder": str(dataset.folder.resolve()), "content": content_hash(*files)}
+    parts = [
+        [entry.name, content_hash(np.asarray(entry.image)), repr(entry.annotation)]
+        for entry in dataset
+    ]
+    return {"folder": "in memory", "content": content_hash(parts)}
+
+
+def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
+    """Print what the run will do."""
+    recipe, say = job.recipe, job.progress.say
+    measured = 0 if held_out is None else len(held_out)
+    say(
+        f"{job.labels.info.name}: {len(job.dataset)} images to train on, {measured} to measure "
+        f"on, {len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
+        + (" (one kind an image, in turn)" if recipe.mix else "")
+    )
+    unlabelled = int((~job.labels.tags.any(1)).sum())
+    if unlabelled:
+        say(f"{unlabelled} images have no label; they take part in grouping and image similarity")
+    absent = [
+        name
+        for name, count in zip(job.labels.info.classes, job.labels.tags.sum(0), strict=True)
+        if count == 0 and not (name == job.labels.info.background and job.labels.needs_cam())
+    ]
+    if absent:
+        say(f"[yellow]classes without any label, never predicted: {', '.join(absent)}[/]")
+    say(
+        f"{recipe.regime} {recipe.backbone} on {recipe.device}: features, "
+        f"{recipe.steps} steps of the embedding, {recipe.rounds + 1} x {recipe.classifier_steps} "
+        f"steps of the classifier, {recipe.rounds} rounds of pseudo-masks"
+    )
+
+
+def tensorboard_writer(folder: Path) -> Any:
+    """A TensorBoard writer into a run folder.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "--tensorboard needs a package", rule='pip install "weakseg[tensorboard]"'
+        ) from error
+    return SummaryWriter(str(folder))
