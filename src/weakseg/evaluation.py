@@ -164,7 +164,8 @@ def evaluate(
 
     Args:
         predictions: folder of PNG masks, L or P mode; `EXTRA_FOLDERS` in it are passed over.
-        truth: folder of PNG masks; or a data set, as a folder or opened, whose masks count.
+        truth: folder of PNG masks; or a data set, as a folder or opened, whose masks count and
+            may be unlabelled in parts, which are not scored.
         info: the classes, and the value of ignored pixels.
         strict: refuse truth without a prediction.
 
@@ -176,7 +177,7 @@ def evaluate(
     predicted = dict(_masks_in(folder, skip=EXTRA_FOLDERS))
     if not predicted:
         raise InputError("no predictions found", file=folder, rule="PNG masks of class indices")
-    place, masks = _truth_masks(truth)
+    place, masks, partial = _truth_masks(truth)
     found: dict[str, Mask] = {}
     missing: list[str] = []
     for name, mask in masks:
@@ -201,7 +202,7 @@ def evaluate(
         )
     confusion = Confusion(info)
     for name, path in predicted.items():
-        _add_files(confusion, path, found[name])
+        _add_files(confusion, path, found[name], partial)
     return confusion.scores(
         predictions=str(folder), truth=place, truth_without_prediction=len(missing)
     )
@@ -221,18 +222,18 @@ def _masks_in(folder: Path, skip: Collection[str] = ()) -> Iterator[tuple[str, P
 
 def _truth_masks(
     truth: str | os.PathLike[str] | Dataset,
-) -> tuple[str, Iterator[tuple[str, Mask]]]:
-    """What to call the truth, and name and mask of each image of it."""
+) -> tuple[str, Iterator[tuple[str, Mask]], bool]:
+    """What to call the truth, name and mask of each image, whether pixels may be unlabelled."""
     if not isinstance(truth, Dataset):
         folder = Path(truth)
         if folder.name != "dataset.yaml" and not (folder / "dataset.yaml").is_file():
-            return str(folder), _masks_in(folder)
+            return str(folder), _masks_in(folder), False
         truth = Dataset.open(folder)
     place = truth.info.name if truth.folder is None else str(truth.folder)
-    return place, ((e.name, e.mask) for e in truth if e.mask is not None)
+    return place, ((e.name, e.mask) for e in truth if e.mask is not None), True
 
 
-def _add_files(confusion: Confusion, path: Path, truth: Mask) -> None:
+def _add_files(confusion: Confusion, path: Path, truth: Mask, partial: bool) -> None:
     """Add one predicted mask; whatever is wrong with it names its file and that of the truth."""
     prediction = read_mask(path)
     mask = truth if isinstance(truth, np.ndarray) else read_mask(truth)
@@ -245,6 +246,10 @@ def _add_files(confusion: Confusion, path: Path, truth: Mask) -> None:
             found=f"{width} x {height}",
             rule=f"{columns} x {rows} as {other}",
         )
+    unlabelled = confusion.info.unlabelled
+    if not partial and (mask == unlabelled).any():
+        rule = f"0..{unlabelled - 1}, or {confusion.info.ignore} (ignored)"
+        raise InputError("truth is not a class", file=other, found=unlabelled, rule=rule)
     try:
         confusion.add(prediction, mask)
     except InputError as error:

@@ -87,7 +87,8 @@ def _click(depth: NDArray[np.float64], rng: np.random.Generator) -> tuple[int, i
 
 def _stroke(depth: NDArray[np.float64], rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
     """A wobbling stroke along part of the longest line of a piece's skeleton, positions (x, y)."""
-    line = _longest_line(np.argwhere(skeletonize(depth > min(3, 0.5 * depth.max()))))
+    inner = depth > min(3, 0.5 * depth.max())
+    line = _longest_line(np.argwhere(skeletonize(inner)))  # type: ignore[no-untyped-call]
     length = max(2, round(min(len(line) * rng.uniform(0.3, 0.7), 90)))
     start = rng.integers(len(line) - length + 1) if len(line) > length else 0
     line = line[start : start + length]
