@@ -103,13 +103,15 @@ def map_classes(
     Raises:
         InputErrors: names that are neither mapped nor in the list, all of them.
     """
-    by_name = {c.name: c for c in reversed(declared)}
-    names = [*dict.fromkeys([*(c.name for c in declared), *sorted(used, key=_natural)])]
-    mapped = {
-        name: _from_map(by_name.get(name, SourceClass(name)), mapping)
-        for name in names
-        if mapping and _from_map(by_name.get(name, SourceClass(name)), mapping) is not _NOT_THERE
-    }
+    sources = {c.name: c for c in reversed([*declared])}
+    # Classes keep the order of the source; what it does not declare follows that of the map.
+    order = [*sources][::-1]
+    rest = [_undeclared(name) for name in used if name not in sources]
+    rest.sort(key=lambda c: (_place(c, mapping), _natural(c.name)))
+    sources |= {c.name: c for c in rest}
+    names = [*order, *(c.name for c in rest)]
+    found = {name: _from_map(sources[name], mapping) for name in names}
+    mapped = {name: target for name, (key, target) in found.items() if key is not None}
     wanted = {name: mapped.get(name, name) for name in names}
     known = tuple(classes) if classes is not None else None
     result = ClassMap(known or (), {}, own=known is None)
@@ -127,7 +129,9 @@ def map_classes(
         result.targets[name] = target
         if want is None and used[name]:
             what = "class left out, as the map says"
-            result.problems.append(Problem(what, found=f"{name}, {used[name]} labels", fatal=False))
+            result.problems.append(
+                Problem(what, found=f"{name}, {_labels(used[name])}", fatal=False)
+            )
     if unknown:
         raise InputErrors(unknown)
     return result
@@ -152,20 +156,35 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
-_NOT_THERE = "\0not there"
+def _undeclared(name: str) -> SourceClass:
+    number = re.fullmatch(r"class (\d{1,18})", name)  # what a value without a name is called
+    return SourceClass(name, int(number[1]) if number else None)
 
 
-def _from_map(source: SourceClass, mapping: Mapping[str, str | None]) -> str | None:
+def _from_map(
+    source: SourceClass, mapping: Mapping[str, str | None] | None
+) -> tuple[str | None, str | None]:
+    """The key of the map that means this class (None: there is none), and what it says."""
     keys = [source.name]
     if source.id is not None:
         keys.append(str(source.id))
     if source.colour is not None:
         keys.append("#{:02x}{:02x}{:02x}".format(*source.colour))
+    mapping = mapping or {}
+    plain = {plain_name(key): key for key in mapping}
     for key in keys:
         if key in mapping:
-            return mapping[key]
-    plain = {plain_name(key): value for key, value in mapping.items()}
-    return plain.get(plain_name(source.name), _NOT_THERE)
+            return key, mapping[key]
+    for key in keys:
+        if (match := plain.get(plain_name(key))) is not None:
+            return match, mapping[match]
+    return None, None
+
+
+def _place(source: SourceClass, mapping: Mapping[str, str | None] | None) -> int:
+    keys = [*(mapping or {})]
+    key, _ = _from_map(source, mapping)
+    return len(keys) if key is None else keys.index(key)
 
 
 def _own_classes(
@@ -193,4 +212,8 @@ def _unknown(name: str, want: str, count: int, classes: Sequence[str]) -> Proble
     hint = f"{close[0]!r}, perhaps; " if close else ""
     called = repr(name) if name == want else f"{name!r} (mapped to {want!r})"
     rule = f"{hint}a class of the list or a line in --map"
-    return Problem(f"unknown class {called}", found=f"{count} labels", rule=rule)
+    return Problem(f"unknown class {called}", found=_labels(count), rule=rule)
+
+
+def _labels(count: int) -> str:
+    return "1 label" if count == 1 else f"{count} labels"

@@ -12,18 +12,40 @@ from rich.progress import track
 
 from weakseg.annotation import KINDS, Annotation, check_kinds
 from weakseg.dataset import Dataset, Entry
+from weakseg.dataset_writer import check_relative
 from weakseg.errors import InputError, Problem
 from weakseg.formats.coco_writer import write_coco
 from weakseg.formats.cvat import write_cvat
+from weakseg.formats.geojson import write_geojson
+from weakseg.formats.label_images import write_masks, write_napari, write_nnunet
 from weakseg.formats.label_studio_writer import write_label_studio
+from weakseg.formats.labelme import write_labelme
+from weakseg.formats.points import write_coralnet, write_points
+from weakseg.formats.scribblesup import write_scribblesup
+from weakseg.formats.tags import write_folders, write_tags
+from weakseg.formats.voc import write_voc
 from weakseg.formats.writing import Losses, WriteOptions
+from weakseg.formats.yolo import write_yolo
 
 Writer = Callable[[Iterable[Entry], Path, WriteOptions], None]
 
 WRITERS: dict[str, Writer] = {
     "coco": write_coco,
+    "coralnet": write_coralnet,
     "cvat": write_cvat,
+    "folders": write_folders,
+    "geojson": write_geojson,
+    "ilastik": write_napari,
     "label-studio": write_label_studio,
+    "labelme": write_labelme,
+    "masks": write_masks,
+    "napari": write_napari,
+    "nnunet": write_nnunet,
+    "points": write_points,
+    "scribblesup": write_scribblesup,
+    "tags": write_tags,
+    "voc": write_voc,
+    "yolo": write_yolo,
 }
 """The formats that can be written."""
 
@@ -91,20 +113,18 @@ def export_dataset(
     wanted = check_kinds(kinds) if kinds is not None else KINDS
     lost = Losses()
     folder = None if dataset.folder is None else dataset.folder / "images"
-    total = len(chosen)
-    options = WriteOptions(dataset.info, lost, folder, tolerance, background, prefix, total)
+    total, splits = len(chosen), tuple(chosen.splits())
+    options = WriteOptions(dataset.info, lost, folder, tolerance, background, prefix, total, splits)
     entries = _Entries(chosen, wanted, None if masks is None else Path(masks), lost)
     WRITERS[format](_watched(entries, total, progress), target, options)
-    if split is None and len(dataset.splits()) > 1 and format not in _WITH_SPLITS:
-        parts = ", ".join(dataset.splits())
+    problems = lost.problems()
+    if len(splits) > 1 and format not in _WITH_SPLITS:
         what = "parts of the data set are not told apart; write one with --split"
-        return ExportReport(
-            entries.count, [Problem(what, found=parts, fatal=False), *lost.problems()]
-        )
-    return ExportReport(entries.count, lost.problems())
+        problems.insert(0, Problem(what, found=", ".join(splits), fatal=False))
+    return ExportReport(entries.count, problems)
 
 
-_WITH_SPLITS = frozenset({"cvat", "label-studio"})
+_WITH_SPLITS = frozenset({"cvat", "folders", "label-studio", "points", "tags", "voc", "yolo"})
 
 
 class _Entries:
@@ -129,6 +149,7 @@ class _Entries:
                     self.lost.add("images without a mask there: left out", entry.name)
                     continue
                 annotation = Annotation(mask=mask)
+            check_relative(entry.name)  # in memory, any name is possible
             if entry.meta:
                 self.lost.add("meta: left out", entry.name)
             self.count += 1

@@ -22,15 +22,36 @@ from weakseg.formats.class_map import ClassMap, check_map, load_map, map_classes
 from weakseg.formats.coco import read_coco
 from weakseg.formats.convert import Rules, convert
 from weakseg.formats.cvat import read_cvat
+from weakseg.formats.geojson import read_geojson
 from weakseg.formats.image_index import ImageIndex, leaves_folder
+from weakseg.formats.label_images import read_masks, read_napari, read_nnunet
 from weakseg.formats.label_studio import read_label_studio
+from weakseg.formats.labelme import read_labelme
+from weakseg.formats.points import read_points
 from weakseg.formats.records import Reading, ReadOptions, Record
+from weakseg.formats.scribblesup import read_scribblesup
+from weakseg.formats.tags import read_folders, read_tags
+from weakseg.formats.voc import read_voc
+from weakseg.formats.yolo import read_yolo
 from weakseg.images import image_size
 
 READERS: dict[str, Callable[[Path, ReadOptions], Reading]] = {
     "coco": read_coco,
+    "coralnet": read_points,
     "cvat": read_cvat,
+    "folders": read_folders,
+    "geojson": read_geojson,
+    "ilastik": read_napari,
     "label-studio": read_label_studio,
+    "labelme": read_labelme,
+    "masks": read_masks,
+    "napari": read_napari,
+    "nnunet": read_nnunet,
+    "points": read_points,
+    "scribblesup": read_scribblesup,
+    "tags": read_tags,
+    "voc": read_voc,
+    "yolo": read_yolo,
 }
 """The formats that can be imported."""
 
@@ -40,6 +61,9 @@ _IMAGE_FOLDERS = {
     "voc": "JPEGImages",
     "yolo": "images",
 }
+
+_PICTURES = frozenset({"ilastik", "masks", "napari"})
+"""Formats whose sources are pictures themselves."""
 
 Source = str | os.PathLike[str]
 
@@ -140,7 +164,7 @@ def import_dataset(
             place = Path(path).parent if out is None else Path(out)
             opened[part] = stack.enter_context(unpacked(Path(path), place))
         packed = any(opened[part] != Path(path) for part, path in sources.items())
-        index = ImageIndex(_image_folder(format, [*opened.values()], images))
+        index = _image_index(format, [*opened.values()], images)
         given = None if classes is None else tuple(classes)
         options = ReadOptions(index, width, given, unlabelled, ignore, predictions)
         readings = {part: READERS[format](path, options) for part, path in opened.items()}
@@ -172,13 +196,17 @@ def import_dataset(
     return Dataset.open(out), report
 
 
-def _image_folder(format: str, sources: Sequence[Path], images: Source | None) -> Path:
-    """Where the photographs are: as given, else in the (first) source."""
+def _image_index(format: str, sources: Sequence[Path], images: Source | None) -> ImageIndex:
+    """The photographs: where they are said to be, else in the (first) source."""
+    if format in _PICTURES:
+        if images is None:
+            raise InputError(f"{format}: images are needed, too", rule="the folder of photographs")
+        return ImageIndex(Path(images), without=tuple(path for path in sources if path.is_dir()))
     if images is not None:
-        return Path(images)
+        return ImageIndex(Path(images))
     folder = sources[0] if sources[0].is_dir() else sources[0].parent
     inner = folder / _IMAGE_FOLDERS.get(format, ".")
-    return inner if inner.is_dir() else folder
+    return ImageIndex(inner if inner.is_dir() else folder)
 
 
 def _used(reading: Reading, progress: bool) -> Counter[str]:

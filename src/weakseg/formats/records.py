@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -143,9 +143,14 @@ def _ring(positions: Any) -> Ring:
     return ring
 
 
+COLOUR = 1 << 24
+"""Added to 0xRRGGBB, so that colours in a label image are no class numbers."""
+
+
 def value_name(value: int) -> str:
-    """What a value without a name is called."""
-    return f"class {value}"
+    """What a value without a name is called: "class 7", or "#rrggbb" for a colour."""
+    colour = COLOUR <= value < 2 * COLOUR
+    return f"#{value - COLOUR:06x}" if colour else f"class {value}"
 
 
 @dataclass
@@ -197,7 +202,8 @@ class Record:
         items: Iterable[Any] = (*self.boxes, *self.points, *self.scribbles, *self.regions)
         count.update(item.label for item in items)
         if self.label_image is not None:
-            count.update(self.label_image.labels().values())
+            with suppress(InputError):  # it will be listed when it is to be used
+                count.update(self.label_image.labels().values())
         return count
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from weakseg.annotation import Scribble
 from weakseg.dataset import DatasetInfo, Entry
 from weakseg.errors import InputError, Problem
+from weakseg.files import atomic_path
 from weakseg.formats.rasters import Patch, Ring, components, join_holes, outline
 from weakseg.formats.records import IGNORE
 
@@ -51,6 +55,7 @@ class WriteOptions:
         background: write the background of full masks as a shape, too.
         prefix: put before image names (a folder or URL, where the tool looks for them).
         total: number of images, at most.
+        splits: the parts that they are in.
     """
 
     info: DatasetInfo
@@ -60,6 +65,7 @@ class WriteOptions:
     background: bool = False
     prefix: str = ""
     total: int = 0
+    splits: tuple[str, ...] = ("train",)
 
     @property
     def ignore_label(self) -> str | None:
@@ -72,6 +78,18 @@ def image_name(entry: Entry, options: WriteOptions) -> str:
     if isinstance(entry.image, np.ndarray):
         return f"{entry.name}.png"
     return f"{entry.name}{entry.image.suffix}"
+
+
+def place_image(entry: Entry, target: Path) -> None:
+    """Put an entry's image at `target`: a link, where the file system allows it, or a copy."""
+    with atomic_path(target) as temporary:
+        if isinstance(entry.image, np.ndarray):
+            Image.fromarray(entry.image).save(temporary, format="PNG")
+            return
+        try:
+            os.link(entry.image.resolve(), temporary)
+        except OSError:
+            shutil.copyfile(entry.image, temporary)
 
 
 def mask_shapes(entry: Entry, options: WriteOptions) -> Iterator[tuple[str, Patch]]:
