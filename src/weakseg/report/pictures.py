@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from weakseg.annotation import Annotation, Number
 from weakseg.dataset import DatasetInfo
 from weakseg.images import palette, read_mask
+from weakseg.training.grid_maps import nearest
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -42,13 +43,6 @@ def shrink(image: NDArray[Any], side: int | None) -> NDArray[Any]:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
 
 
-def nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """A map (h, w) brought to size (H, W), each position taking the nearest value."""
-    rows = (np.arange(size[0]) * 2 + 1) * values.shape[0] // (2 * size[0])
-    columns = (np.arange(size[1]) * 2 + 1) * values.shape[1] // (2 * size[1])
-    return np.asarray(values[rows[:, None], columns])
-
-
 def overlay(
     image: Picture, mask: NDArray[np.integer], colours: Picture, alpha: float = 0.55
 ) -> Picture:
@@ -69,7 +63,7 @@ def overlay(
     if image.shape[:2] != mask.shape:
         raise ValueError(f"image is {image.shape[:2]}, mask {mask.shape}: they must be equal")
     table = colours.astype(np.float32)
-    black = ~colours.any(axis=1)
+    black = colours.max(axis=1) == 0
     shares = np.where(black, alpha * NEUTRAL, alpha).astype(np.float32)
     share = shares[mask]
     edge = boundaries(mask) & ~black[mask]
@@ -84,6 +78,18 @@ def boundaries(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
     return edge
+
+
+def draw_seeds(image: Picture, seeds: NDArray[np.integer], info: DatasetInfo) -> Picture:
+    """A seed map (H, W) over its photograph, which is paled where it is unlabelled."""
+    share = np.full(256, 0.85, np.float32)
+    share[info.unlabelled] = 0
+    share[info.ignore] = 0.7
+    colours = class_colours(info).astype(np.float32)
+    colours[info.ignore] = 150
+    part = share[seeds][..., None]
+    pale = image * 0.45 + 255 * 0.55
+    return (pale * (1 - part) + colours[seeds] * part).round().astype(np.uint8)  # type: ignore[no-any-return]
 
 
 def draw_boundaries(
