@@ -223,11 +223,11 @@ def freeze_stem(backbone: Backbone) -> list[str]:
     """
     modules = [name for name, _ in backbone.net.named_modules()]
     levels = backbone.levels
-    first = next(i for i, level in enumerate(levels) if level["reduction"] >= 4)
+    first = next((i for i, level in enumerate(levels) if level["reduction"] >= 4), 0)
     end = _last_of(modules, levels[first]["module"])
     if end is None:  # named otherwise in the extractor: all that stands before the next stage
         starts = [_first_of(modules, level["module"]) for level in levels[first + 1 :]]
-        end = next(start for start in starts if start is not None) - 1
+        end = next((start for start in starts if start is not None), 0) - 1
     early = set(modules[: end + 1])
     frozen = [n for n, _ in backbone.net.named_parameters() if n.rpartition(".")[0] in early]
     for name in frozen:
