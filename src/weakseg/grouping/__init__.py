@@ -39,8 +39,9 @@ class Segments:
 
 
 def unit_rows(embeddings: Tensor) -> Tensor:
-    """Pixel vectors of unit length, one a row: (B, D, H, W) to (B * H * W, D)."""
-    return normalize(embeddings.permute(0, 2, 3, 1).flatten(0, 2), dim=1)
+    """Pixel vectors of unit length, one a row: (B, D, H, W) to (B * H * W, D), at least float32."""
+    precise = torch.promote_types(embeddings.dtype, torch.float32)
+    return normalize(embeddings.permute(0, 2, 3, 1).flatten(0, 2).to(precise), dim=1)
 
 
 def with_location(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
