@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,42 +28,52 @@ def voc_subset():
     return place / "voc-subset"
 
 
-def picture(rng, height=64, width=80):
-    """A noisy scene with a red disc and a green square, and its mask."""
+def picture(rng, height=128, width=160, objects=("disc", "square")):
+    """A noisy scene with a red disc and a green square (or one of them), and its mask."""
     image = rng.integers(90, 130, (height, width, 3)).astype(np.float64)
     mask = np.zeros((height, width), np.uint8)
     y, x = np.mgrid[:height, :width]
-    cy, cx = rng.integers(16, height - 16), rng.integers(14, width // 2 - 6)
-    disc = (y - cy) ** 2 + (x - cx) ** 2 < 11**2
-    top, left = rng.integers(4, height - 26), rng.integers(width // 2 + 2, width - 26)
-    square = (y >= top) & (y < top + 22) & (x >= left) & (x < left + 22)
-    image[disc], image[square] = (200, 60, 60), (50, 190, 70)
-    mask[disc], mask[square] = 1, 2
+    cy, cx = (int(v) for v in (rng.integers(32, height - 32), rng.integers(28, width // 2 - 12)))
+    disc = (y - cy) ** 2 + (x - cx) ** 2 < 23**2
+    top, left = (
+        int(rng.integers(a, b)) for a, b in ((6, height - 50), (width // 2 + 4, width - 50))
+    )
+    square = (y >= top) & (y < top + 44) & (x >= left) & (x < left + 44)
+    if "disc" in objects:
+        image[disc], mask[disc] = (200, 60, 60), 1
+    if "square" in objects:
+        image[square], mask[square] = (50, 190, 70), 2
     image += rng.normal(0, 12, image.shape)
     labels = Annotation(
-        tags=("disc", "square"),
+        tags=objects,
         boxes=(
-            Box("disc", (cx - 11, cy - 11, cx + 12, cy + 12)),
-            Box("square", (left, top, left + 22, top + 22)),
+            Box("disc", (cx - 23, cy - 23, cx + 24, cy + 24)),
+            Box("square", (left, top, left + 44, top + 44)),
         ),
         points=(
-            Point("disc", (int(cx), int(cy))),
-            Point("square", (int(left + 11), int(top + 11))),
-            Point("background", (1, 1)),
+            Point("disc", (cx, cy)),
+            Point("square", (left + 22, top + 22)),
+            Point("background", (2, 2)),
         ),
         scribbles=(
-            Scribble("disc", ((int(cx) - 4, int(cy)), (int(cx) + 4, int(cy)))),
-            Scribble("square", ((int(left) + 4, int(top) + 8), (int(left) + 16, int(top) + 8))),
-            Scribble("background", ((2, 1), (width - 3, 1))),
+            Scribble("disc", ((cx - 8, cy), (cx + 8, cy))),
+            Scribble("square", ((left + 8, top + 16), (left + 32, top + 16))),
+            Scribble("background", ((4, 2), (width - 6, 2))),
         ),
     )
-    return image.clip(0, 255).astype(np.uint8), labels, mask
+    seen = {"background", *objects}
+    marks = {
+        kind: tuple(mark for mark in getattr(labels, kind) if mark.label in seen)
+        for kind in ("boxes", "points", "scribbles")
+    }
+    return image.clip(0, 255).astype(np.uint8), replace(labels, **marks), mask
 
 
 def scenes(train=8, val=4, seed=0):
     """A data set in memory, all weak kinds on the training images, masks on the others."""
     rng = np.random.default_rng(seed)
-    made = [picture(rng) for _ in range(train + val)]
+    contents = (("disc", "square"), ("disc",), ("square",))
+    made = [picture(rng, objects=contents[i % 3]) for i in range(train + val)]
     return Dataset.from_arrays(
         [image for image, _, _ in made],
         [labels if i < train else None for i, (_, labels, _) in enumerate(made)],

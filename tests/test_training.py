@@ -16,7 +16,7 @@ QUICK = Recipe(
     kinds=("points",),
     device="cpu",
     regime="frozen",
-    long_side=192,
+    long_side=200,
     steps=30,
     classifier_steps=100,
     rounds=1,
@@ -227,3 +227,11 @@ def test_fine_tuning_trains_the_backbone(tmp_path):
 def test_a_recipe_names_the_setting_that_is_wrong(settings, message):
     with pytest.raises(InputError, match=message):
         Recipe(**settings)
+
+
+def test_two_processes_train_one_embedding(tmp_path):
+    recipe = replace(QUICK, kinds=("tags", "points"), devices=2, steps=4, rounds=0)
+    fitted = fit(scenes(4, 1), recipe, out=tmp_path / "run")
+    records = [r for r in fitted.job.run.records() if r["stage"] == "embedding"]
+    assert records[-1]["step"] == 4
+    assert fitted.miou["weakseg"] is not None

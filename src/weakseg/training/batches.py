@@ -72,9 +72,9 @@ class FeatureBatches:
         self.recipe, self.ignore = recipe, ignore
         self.scale = 8 // recipe.embedding_stride
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int, rank: int = 0) -> Batch:
         """The batch of a step: a resumed run sees what an unbroken one would have seen."""
-        rng = np.random.default_rng([self.recipe.seed, step])
+        rng = np.random.default_rng([self.recipe.seed, rank, step])
         count, crop, scale = len(self.features), self.recipe.crop, self.scale
         chosen = rng.choice(count, self.recipe.batch, replace=count < self.recipe.batch)
         picks = []
@@ -99,7 +99,7 @@ class FeatureBatches:
     def batches(self, start: int, steps: int, rank: int = 0) -> Iterator[Batch]:
         """The batches of steps `start` to `steps`."""
         for step in range(start, steps):
-            yield self.at(step)
+            yield self.at(step, rank)
 
 
 class ImageBatches(IterableDataset[Batch]):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from weakseg.cam import Tagger, class_activation, train_tagger
 from weakseg.errors import InputError
-from weakseg.features import extract_features
+from weakseg.features import FeatureCache, extract_features
 from weakseg.models import load_final
 from weakseg.seeds import ClassMaps
-from weakseg.training.labels import CamOf
-from weakseg.training.stages import Job, contexts, features_at, save_stage
+from weakseg.training.run_folder import save_stage
+from weakseg.training.stages import Job, contexts, features_at
 
 STRIDE = 16
 
 
-def cam_stage(job: Job) -> CamOf:
+def cam_stage(job: Job) -> TrainingMaps:
     """Train a tagger on the classes that the labels name, and map them.
 
     Returns:
@@ -65,11 +68,28 @@ def cam_stage(job: Job) -> CamOf:
             )
         save_stage(file, tagger)
 
-    def cam_of(index: int) -> ClassMaps | None:
-        classes = tuple(int(c) for c in torch.nonzero(tags[index])[:, 0])
+    # On the CPU, where the processes that load images can use it too.
+    return TrainingMaps(tagger.cpu(), features, tags)
+
+
+@dataclass
+class TrainingMaps:
+    """The class maps of a training image, None where its labels name no foreground class.
+
+    Attributes:
+        tagger: trained.
+        features: last feature maps of the training images.
+        tags: (N, C) bool, the foreground classes that their labels name.
+    """
+
+    tagger: Tagger
+    features: FeatureCache
+    tags: Tensor
+
+    def __call__(self, index: int) -> ClassMaps | None:
+        """The maps of image `index`."""
+        classes = tuple(int(c) for c in torch.nonzero(self.tags[index])[:, 0])
         if not classes:
             return None
-        one = features_at(features, index, job.fabric.device)
-        return class_activation(tagger, one, classes)
-
-    return cam_of
+        one = features_at(self.features, index, self.tagger.linear.weight.device)
+        return class_activation(self.tagger, one, classes)

@@ -153,10 +153,11 @@ def optimization(
     if tuned:
         groups.append({"params": tuned, "lr": recipe.backbone_lr})
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    total = max(steps, 1) + 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         [group["lr"] for group in groups],
-        total_steps=max(steps, 1) + 1,
+        total_steps=total + (total == 20),  # torch divides by 0.05 total - 1
         pct_start=0.05,
         cycle_momentum=False,
     )

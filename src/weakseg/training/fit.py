@@ -29,6 +29,7 @@ from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.measuring import Accuracy, describe_protocol, measure, results
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
+from weakseg.training.region_stage import region_stage
 from weakseg.training.run_folder import RunFolder
 from weakseg.training.setup import (
     cache_folder,
@@ -105,7 +106,7 @@ def fit(
     say_plan(job, held_out)
 
     segmenter = new_segmenter(job)
-    regions = stages.regions_of(job)
+    regions = region_stage(job)
     features, network, context = train_embedding_and_features(job, segmenter, regions)
     segmenter.head.load_state_dict(network.head.state_dict())
     seeds = seed_grid(job, features)
@@ -120,9 +121,7 @@ def fit(
     miou, iou, accuracy = measure(job, models, evaluated)
     protocol = describe_protocol(job, evaluated, measured="val" in dataset.splits())
     write_json(run.path / "results.json", results(kinds, recipe.mix, miou, iou, protocol))
-    return Fitted(
-        segmenter, miou, iou, protocol, job, folder, evaluated, regions, accuracy, models
-    )
+    return Fitted(segmenter, miou, iou, protocol, job, folder, evaluated, regions, accuracy, models)
 
 
 def split_for_training(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, Dataset | None]:

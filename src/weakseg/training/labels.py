@@ -48,6 +48,10 @@ def chosen_kinds(dataset: Dataset, asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
+def no_cam(index: int) -> None:
+    """Stands for class maps that are not there yet."""
+
+
 class Labels:
     """Labels of the images of a training set, by position.
 
@@ -60,7 +64,7 @@ class Labels:
         self.dataset = dataset
         self.info: DatasetInfo = dataset.info
         self.recipe = recipe
-        self.cam_of: CamOf = lambda index: None
+        self.cam_of: CamOf = no_cam
         rows = [self._describe(i, entry) for i, entry in enumerate(dataset)]
         count = len(rows)
         self.sizes = np.array([row[0] for row in rows], np.int64).reshape(count, 2)

@@ -48,7 +48,7 @@ class Progress:
 
     @contextmanager
     def training(
-        self, name: str, steps: int, run: RunFolder
+        self, name: str, steps: int, run: RunFolder | None
     ) -> Iterator[Callable[[int, dict[str, float]], None]]:
         """A bar for a training stage; yields a function to call with step and losses."""
         sums: dict[str, list[float]] = {}
@@ -62,7 +62,8 @@ class Progress:
                     return
                 means = {key: round(sum(v) / len(v), 5) for key, v in sums.items()}
                 sums.clear()
-                run.log(name, step, means)
+                if run is not None:
+                    run.log(name, step, means)
                 for writer in self.writers:
                     for key, value in means.items():
                         writer.add_scalar(f"{name}/{key}", value, step)

@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import yaml
+from torch import nn
 
 from weakseg.errors import InputError
-from weakseg.files import write_text
+from weakseg.files import atomic_path, write_text
 from weakseg.training.recipe import Recipe
 
 CONFIG = "config.yaml"
@@ -113,3 +115,10 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [jsonable(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def save_stage(file: Path, module: nn.Module) -> None:
+    """Keep what a stage trained."""
+    with atomic_path(file) as temporary:
+        tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+        safetensors.torch.save_file(tensors, temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,10 @@ from weakseg.training.recipe import Recipe
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
-    """Device, precision and processes."""
+    """Device and precision of everything that one process does."""
     device = torch.device(recipe.device)
     bf16 = resolve_precision(recipe.precision, device) == "bf16"
-    devices: Any = recipe.devices
-    if device.type == "cuda" and device.index is not None:
-        devices = [device.index]
+    devices: Any = 1 if device.index is None else [device.index]
     # What it has to say, the plan says too.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
@@ -79,8 +78,33 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
     say(
         f"{recipe.regime} {recipe.backbone} on {recipe.device}: features, "
         f"{recipe.steps} steps of the embedding, {recipe.rounds + 1} x {recipe.classifier_steps} "
-        f"steps of the classifier, {recipe.rounds} rounds of pseudo-masks"
+        f"steps of the classifier, {recipe.rounds} rounds of pseudo-masks; "
+        f"about {about_minutes(job):.0f} minutes, less what the cache has"
     )
+
+
+def about_minutes(job: stages.Job) -> float:
+    """A rough guess of a run's length, from the speed of a matrix product.
+
+    The seconds are those of EfficientNet-Lite2 on two cores that multiply 100 GFLOP/s; a larger
+    backbone takes longer.
+    """
+    recipe, images = job.recipe, len(job.dataset)
+    matrix = torch.ones(1024, 1024, device=job.fabric.device)
+    best = min(_seconds_of(matrix) for _ in range(5))
+    slowness = best / (2 * 1024**3 / 100e9)
+    step = 0.15 if recipe.regime == "frozen" else 2.5
+    on_device = images * 0.07 + (recipe.steps or 0) * step
+    on_device += (recipe.rounds + 1 + recipe.baselines) * recipe.classifier_steps * 0.03
+    # The CRF and the regions run on the CPU wherever the model is.
+    on_cpu = images * (0.2 + recipe.rounds * (0.35 if recipe.crf else 0.1))
+    return (on_device * slowness + on_cpu * max(1.0, slowness)) / 60
+
+
+def _seconds_of(matrix: torch.Tensor) -> float:
+    start = time.perf_counter()
+    (matrix @ matrix)[0, 0].item()
+    return time.perf_counter() - start
 
 
 def tensorboard_writer(folder: Path) -> Any:

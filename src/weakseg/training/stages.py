@@ -11,26 +11,24 @@ import safetensors.torch
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from weakseg.classifier import PixelClassifier, pooled
 from weakseg.dataset import Dataset
-from weakseg.errors import InputError
 from weakseg.features import FeatureCache, extract_features
-from weakseg.files import atomic_path
 from weakseg.images import palette, read_mask, write_mask
 from weakseg.models import Backbone, EmbeddingHead
 from weakseg.pseudo_masks import pseudo_mask
-from weakseg.regions import read_region_map, region_map_cached
 from weakseg.seeds import seeds_at
 from weakseg.training.batches import FeatureBatches, ImageBatches, RegionsOf
 from weakseg.training.embedding import EmbeddingNetwork, Rules, train_embedding
 from weakseg.training.grid_maps import GridMaps, nearest
 from weakseg.training.labels import Labels
 from weakseg.training.pixels import LabelledPixels, train_classifier
+from weakseg.training.processes import train_in_processes
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
-from weakseg.training.run_folder import RunFolder
+from weakseg.training.run_folder import RunFolder, save_stage
 
 STRIDE = 8
 """Stride of the features, of pseudo-masks in training, and of the random walk."""
@@ -95,37 +93,6 @@ def features_at(features: FeatureCache, index: int, device: torch.device) -> Ten
     return torch.from_numpy(np.array(features[index], np.float32)).to(device)
 
 
-def regions_of(job: Job) -> RegionsOf:
-    """The region map of each training image, (H, W), computed now or found in the cache."""
-    recipe, dataset = job.recipe, job.dataset
-    own = None
-    if recipe.region_maps is not None:
-        own = {path.stem: path for path in Path(recipe.region_maps).rglob("*.*")}
-
-    def regions(index: int) -> NDArray[np.int32]:
-        entry = dataset[index]
-        size = entry.height, entry.width
-        if own is not None:
-            stem = entry.name.rpartition("/")[2]
-            if stem not in own:
-                raise InputError(
-                    f"no region map for image {entry.name}",
-                    file=recipe.region_maps,
-                    rule=f"{stem}.png, .npy or .npz",
-                )
-            return read_region_map(own[stem], size=size)
-        if recipe.regions == "none":
-            return np.zeros(size, np.int32)
-        image = entry.read_image()
-        return region_map_cached(image, job.cache / "regions", method=recipe.regions)
-
-    with job.progress.stage("regions", len(dataset)) as advance:
-        for done in range(len(dataset)):
-            regions(done)
-            advance(done + 1, len(dataset))
-    return regions
-
-
 def on_grid(
     maps: Iterable[NDArray[np.integer]], sizes: Iterable[tuple[int, int]], labels: Labels
 ) -> GridMaps:
@@ -164,19 +131,17 @@ def embedding_stage(
         batches = FeatureBatches(
             features, seeds, region_maps, labels.tags, recipe, labels.info.ignore
         )
-    with job.progress.training(name, recipe.steps or 0, job.run) as log:
-        train_embedding(
-            network,
-            batches,
-            recipe,
-            len(labels.info.classes),
-            job.rules,
-            fabric=job.fabric,
-            checkpoint=job.run.stages / f"{name}.checkpoint",
-            log=log,
-        )
-    save_stage(file, network)
-    (job.run.stages / f"{name}.checkpoint").unlink(missing_ok=True)
+    given = network, batches, recipe, len(labels.info.classes), job.rules
+    checkpoint = job.run.stages / f"{name}.checkpoint"
+    if recipe.devices > 1:
+        train_in_processes(*given, run=job.run, checkpoint=checkpoint, file=file)
+        network.load_state_dict(safetensors.torch.load_file(file))
+        network.to(job.fabric.device).eval()
+    else:
+        with job.progress.training(name, recipe.steps or 0, job.run) as log:
+            train_embedding(*given, fabric=job.fabric, checkpoint=checkpoint, log=log)
+        save_stage(file, network)
+    checkpoint.unlink(missing_ok=True)
     return network
 
 
@@ -240,10 +205,3 @@ def masks_on_grid(job: Job, folder: Path, features: FeatureCache) -> GridMaps:
     """Pseudo-masks read back, on the grids of the features."""
     paths = (folder / f"{index:06d}.png" for index in range(len(job.dataset)))
     return on_grid(map(read_mask, paths), grid_sizes(features), job.labels)
-
-
-def save_stage(file: Path, module: nn.Module) -> None:
-    """Keep what a stage trained."""
-    with atomic_path(file) as temporary:
-        tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
-        safetensors.torch.save_file(tensors, temporary)

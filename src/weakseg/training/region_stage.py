@@ -1,0 +1,69 @@
+"""The low-level regions of the training images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.dataset import Dataset
+from weakseg.errors import InputError
+from weakseg.regions import read_region_map, region_map_cached
+from weakseg.training.recipe import Recipe
+from weakseg.training.stages import Job
+
+
+@dataclass
+class TrainingRegions:
+    """The region map of a training image, (H, W): the user's own, or computed and cached.
+
+    Attributes:
+        dataset: the training images.
+        recipe: resolved; says which regions.
+        cache: folder of computed maps.
+        own: the user's maps by name of the image, None where they are computed.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    cache: Path
+    own: dict[str, Path] | None = None
+
+    def __call__(self, index: int) -> NDArray[np.int32]:
+        """The regions of image `index`.
+
+        Raises:
+            InputError: the user's map is missing or does not fit.
+        """
+        entry = self.dataset[index]
+        size = entry.height, entry.width
+        if self.own is not None:
+            stem = entry.name.rpartition("/")[2]
+            if stem not in self.own:
+                raise InputError(
+                    f"no region map for image {entry.name}",
+                    file=self.recipe.region_maps,
+                    rule=f"{stem}.png, .npy or .npz",
+                )
+            return read_region_map(self.own[stem], size=size)
+        if self.recipe.regions == "none":
+            return np.zeros(size, np.int32)
+        return region_map_cached(entry.read_image(), self.cache, method=self.recipe.regions)
+
+
+def region_stage(job: Job) -> TrainingRegions:
+    """Compute the regions of all training images, or find them in the cache."""
+    folder = job.recipe.region_maps
+    own = None
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise InputError("--region-maps", file=folder, rule="a folder of region maps")
+        own = {p.stem: p for p in Path(folder).rglob("*") if p.suffix in (".png", ".npy", ".npz")}
+    regions = TrainingRegions(job.dataset, job.recipe, job.cache / "regions", own)
+    with job.progress.stage("regions", len(job.dataset)) as advance:
+        for index in range(len(job.dataset)):
+            regions(index)
+            advance(index + 1, len(job.dataset))
+    return regions
