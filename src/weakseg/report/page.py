@@ -87,12 +87,11 @@ def _measured(runs: dict[str, Fitted]) -> dict[str, list[Example]]:
     if same_images(list(runs.values())):
         together = measured_examples(runs, MEASURED, WORST)
         return {"": together} if together else {}
-    each = {
+    return {
         name: measured_examples({name: fitted}, 2, 1)
         for name, fitted in runs.items()
         if fitted.evaluated
     }
-    return each
 
 
 def _render(
@@ -265,7 +264,8 @@ def _words(value: Any) -> str:
 
 
 def _hex(index: int) -> str:
-    return "#" + palette(256)[index].tobytes().hex()
+    red, green, blue = palette(256)[index]
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _encoded(example: Example, side: int, quality: int) -> dict[str, Any]:
