@@ -51,7 +51,8 @@ def reference(vectors, *, own, pixel_group, prototype_group, relation, concentra
 
 
 def gradients(loss, vectors, weight=None):
-    return torch.autograd.grad((loss if weight is None else loss * weight).sum(), vectors)
+    total = (loss if weight is None else loss * weight).sum()
+    return torch.autograd.grad(total, vectors, retain_graph=True)
 
 
 def assert_same(vectors, keywords, weight=None, rtol=1e-9):
@@ -206,6 +207,21 @@ def test_exponents_too_large_for_any_type():
     ):
         assert gradient.isfinite().all()
         torch.testing.assert_close(gradient.double(), true_gradient, rtol=1e-2, atol=0.5)
+
+
+@pytest.mark.parametrize("learned", [0, 1, 17, 40])
+def test_only_the_first_prototypes_learn(learned):
+    vectors, keywords = problem(150, 40, 5, 4, 4)
+    weight = torch.rand(150, dtype=torch.float64)
+    loss = segment_contrast(*vectors, **keywords, learned=learned)
+    true = reference(vectors, **keywords)
+    torch.testing.assert_close(loss, true)
+    for each in (None, weight):
+        by_pixels, by_prototypes = gradients(loss, vectors, each)
+        true_by_pixels, true_by_prototypes = gradients(true, vectors, each)
+        torch.testing.assert_close(by_pixels, true_by_pixels)
+        torch.testing.assert_close(by_prototypes[:learned], true_by_prototypes[:learned])
+        assert not by_prototypes[learned:].any()
 
 
 def test_autocast_changes_nothing():

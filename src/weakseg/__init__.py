@@ -36,6 +36,13 @@ _HOMES = {
     "Recipe": "training",
     "fit": "training",
 }
+_FROM = (
+    *("coco", "coralnet", "cvat", "folders", "geojson", "ilastik", "label_studio", "labelme"),
+    *("masks", "napari", "nnunet", "points", "scribblesup", "tags", "voc", "yolo"),
+)
+# weakseg.from_coco and its like, and what leads back to the tools
+_HOMES |= {f"from_{name}": "formats" for name in _FROM} | {"export_dataset": "formats"}
+_HOMES |= {"simulate_dataset": "simulate", "simulate_labels": "simulate"}
 
 __all__ = [
     "Annotation",

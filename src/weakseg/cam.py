@@ -59,23 +59,35 @@ def train_tagger(
         batch: images a step.
         lr: peak learning rate.
         weight_decay: of AdamW.
-        seed: of weights and batches.
+        seed: of weights, batches and dropout; the global random state is left as it was.
         known: (N, classes) bool, which tags count; default: all.
         log: called with step and losses.
 
     Returns:
         The tagger in eval mode, on the device of `pooled`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tagger = Tagger(pooled.shape[1], tags.shape[1]).to(pooled.device).train()
+        return _trained(pooled, tags, steps, batch, lr, weight_decay, known, log)
+
+
+def _trained(
+    pooled: Tensor,
+    tags: Tensor,
+    steps: int,
+    batch: int,
+    lr: float,
+    weight_decay: float,
+    known: Tensor | None,
+    log: Callable[[int, dict[str, float]], None] | None,
+) -> Tagger:
+    tagger = Tagger(pooled.shape[1], tags.shape[1]).to(pooled.device).train()
     optimizer = torch.optim.AdamW(tagger.parameters(), lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1) + 1)
     weight = torch.ones_like(tags, dtype=torch.float32) if known is None else known.float()
     size = max(2, min(batch, len(pooled)))  # batch norm needs two
     for step in range(steps):
-        chosen = torch.randint(len(pooled), (size,), generator=generator).to(pooled.device)
+        chosen = torch.randint(len(pooled), (size,)).to(pooled.device)
         loss = F.binary_cross_entropy_with_logits(
             tagger(pooled[chosen]), tags[chosen].float(), weight=weight[chosen]
         )

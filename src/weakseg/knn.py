@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from weakseg.errors import InputError
+
 NEIGHBOURS = 20
 GRID = (12, 12)
 """k-means cells of segments at inference (Ke, Hwang, Yu, ICLR 2021, "SPML")."""
@@ -25,7 +27,12 @@ def knn_vote(
 
     Returns:
         (S, C) float32, rows sum to 1.
+
+    Raises:
+        InputError: nothing is labelled.
     """
+    if len(labelled) == 0:
+        raise InputError("no labelled segment to vote", rule="one or more")
     count = min(neighbours, len(labelled))
     votes = torch.zeros(len(prototypes), classes, device=prototypes.device)
     for rows in torch.arange(len(prototypes), device=prototypes.device).split(4096):

@@ -12,9 +12,15 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     then half as fast.
     """
     if _onednn(x):
+        # For views with gaps between their rows oneDNN has nothing but a reference loop.
+        x, weight = _without_gaps(x), _without_gaps(weight)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
         return result
     return x @ weight.T
+
+
+def _without_gaps(x: Tensor) -> Tensor:
+    return x if x.is_contiguous() or x.T.is_contiguous() else x.contiguous()
 
 
 def _onednn(x: Tensor) -> bool:

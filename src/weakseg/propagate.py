@@ -90,14 +90,11 @@ def _check(embeddings: Tensor, scores: Tensor, steps: int, sharpness: float) -> 
         raise InputError("random_walk: sharpness", found=sharpness, rule="over 0 and finite")
 
 
-def _exponents(rows: Tensor, columns: Tensor, sharpness: float) -> Tensor:
-    """The logarithm of affinity, sharpness (cos - 1), of unit vectors (n, D), (m, D) -> (n, m)."""
-    return torch.addmm(rows.new_tensor(-sharpness), rows * sharpness, columns.t())
-
-
 def _affinity(rows: Tensor, columns: Tensor, sharpness: float) -> Tensor:
+    """exp(sharpness (cos - 1)) between unit vectors (n, D), (m, D) -> (n, m)."""
+    exponents = torch.addmm(rows.new_tensor(-sharpness), rows * sharpness, columns.t())
     # exp() is 30 times slower where it underflows; e^-60 of a neighbour is nothing either way.
-    return _exponents(rows, columns, sharpness).clamp_(min=-60).exp_()
+    return exponents.clamp_(min=-60).exp_()
 
 
 def _whole_transition(vectors: Tensor, sharpness: float) -> Product:
@@ -110,18 +107,24 @@ def _whole_transition(vectors: Tensor, sharpness: float) -> Product:
 def _sparse_transition(vectors: Tensor, sharpness: float) -> Product | None:
     """The product without affinities that are negligible; None if too many are not."""
     blocks: list[SparseRows] = []
-    entries, count = 0, len(vectors)
+    entries, count, shift = 0, len(vectors), vectors.new_tensor(-sharpness)
     ones = vectors.new_ones(count, 1)
+    # Two buffers for all blocks: new ones between the small results would fragment the heap.
+    exponents = vectors.new_empty(_ROWS, count)
+    near = torch.empty_like(exponents, dtype=torch.bool)
     for first in range(0, count, _ROWS):
         rows = vectors[first : first + _ROWS]
-        exponents = _exponents(rows, vectors, sharpness).view(-1)
-        kept = (exponents > math.log(_NEGLIGIBLE)).nonzero()[:, 0]
+        if len(rows) < len(exponents):
+            exponents, near = exponents[: len(rows)], near[: len(rows)]
+        torch.addmm(shift, rows * sharpness, vectors.t(), out=exponents)
+        torch.gt(exponents, math.log(_NEGLIGIBLE), out=near)
+        kept = near.view(-1).nonzero()[:, 0]
         entries += len(kept)
         if entries > _SPARSE_ENTRIES:
             return None
         ends = torch.arange(len(rows) + 1, device=kept.device) * count
         start = torch.searchsorted(kept, ends).int()
-        block = SparseRows(start, (kept % count).int(), exponents[kept].exp_())
+        block = SparseRows(start, (kept % count).int(), exponents.view(-1)[kept].exp_())
         # The affinity is symmetric, so its rows serve as the columns that are to sum to 1.
         mass = block.times(ones)[:, 0].repeat_interleave(start.diff())
         blocks.append(block._replace(weight=block.weight.div_(mass)))

@@ -74,9 +74,13 @@ def pseudo_mask(
         steps: of the random walk.
 
     Returns:
-        (H, W) class indices and (H, W) float32 probability of that class.
+        (H, W) class indices and (H, W) float32 probability of that class. Where all scores are 0,
+        nothing is known of the image: its pixels are unlabelled (C), with probability 0.
     """
     height, width = image.shape[:2]
+    if not scores.any():
+        mask = np.full((height, width), len(scores), np.uint8)
+        return _with_seeds(mask, np.zeros((height, width), np.float32), seeds, len(scores))
     if embeddings is not None:
         on_grid = _resize(scores, embeddings.shape[-2:])
         scores = random_walk(embeddings, on_grid, steps=steps)
@@ -90,8 +94,17 @@ def pseudo_mask(
     best, index = probabilities.max(0)
     mask = present[index].cpu().numpy().astype(np.uint8)
     confidence = best.cpu().numpy().astype(np.float32)
+    return _with_seeds(mask, confidence, seeds, len(scores))
+
+
+def _with_seeds(
+    mask: NDArray[np.uint8],
+    confidence: NDArray[np.float32],
+    seeds: NDArray[np.int32] | None,
+    classes: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     if seeds is not None:
-        known = (seeds >= 0) & (seeds < len(scores))
+        known = (seeds >= 0) & (seeds < classes)
         mask[known] = seeds[known]
         confidence[known] = 1
     return mask, confidence

@@ -53,13 +53,14 @@ class RelationSettings:
 
 
 @dataclass(frozen=True)
-class _Remembered:
-    """Detached prototypes of a batch, with `image` counted from 0 in it, and its tags."""
+class _Bank:
+    """Prototypes with their seed and image, and the tags of those images; `learned` come first."""
 
     prototypes: Tensor
     seed: Tensor
     image: Tensor
     tags: Tensor
+    learned: int = 0
 
 
 class MemoryBank:
@@ -70,7 +71,7 @@ class MemoryBank:
     """
 
     def __init__(self, batches: int = 2) -> None:
-        self._batches: deque[_Remembered] = deque(maxlen=batches)
+        self._batches: deque[_Bank] = deque(maxlen=batches)
 
     def __len__(self) -> int:
         """How many segments are remembered."""
@@ -84,10 +85,10 @@ class MemoryBank:
             tags: (B, C) bool, as for `relation_losses`.
         """
         self._batches.append(
-            _Remembered(segments.prototypes.detach(), segments.seed, segments.image, tags)
+            _Bank(segments.prototypes.detach(), segments.seed, segments.image, tags)
         )
 
-    def recall(self, first_image: int) -> _Remembered | None:
+    def recall(self, first_image: int) -> _Bank | None:
         """All that is remembered as one batch, images numbered from `first_image`."""
         if not self._batches:
             return None
@@ -95,7 +96,7 @@ class MemoryBank:
         for batch in self._batches:
             images.append(batch.image + offset)
             offset += len(batch.tags)
-        return _Remembered(
+        return _Bank(
             torch.cat([batch.prototypes for batch in self._batches]),
             torch.cat([batch.seed for batch in self._batches]),
             torch.cat(images),
@@ -161,15 +162,16 @@ def total_loss(losses: Mapping[str, Tensor], settings: RelationSettings) -> Tens
     ).sum()
 
 
-def _everything(segments: Segments, tags: Tensor, memory: MemoryBank | None) -> _Remembered:
+def _everything(segments: Segments, tags: Tensor, memory: MemoryBank | None) -> _Bank:
     recalled = memory.recall(len(tags)) if memory is not None else None
     if recalled is None:
-        return _Remembered(segments.prototypes, segments.seed, segments.image, tags)
-    return _Remembered(
+        return _Bank(segments.prototypes, segments.seed, segments.image, tags, len(segments))
+    return _Bank(
         torch.cat([segments.prototypes, recalled.prototypes.to(segments.prototypes.dtype)]),
         torch.cat([segments.seed, recalled.seed]),
         torch.cat([segments.image, recalled.image]),
         torch.cat([tags, recalled.tags]),
+        len(segments),
     )
 
 
@@ -200,7 +202,7 @@ def _image_similarity(
 
 
 def _annotation(
-    pixels: Tensor, own: Tensor, bank: _Remembered, classes: int, settings: RelationSettings
+    pixels: Tensor, own: Tensor, bank: _Bank, classes: int, settings: RelationSettings
 ) -> Tensor | None:
     seed = bank.seed[own]
     labelled = seed < classes
@@ -216,13 +218,14 @@ def _annotation(
         prototype_group=bank.seed,
         relation=relation,
         concentration=settings.annotation.concentration,
+        learned=bank.learned,
     ).mean()
 
 
 def _cooccurrence(
     pixels: Tensor,
     own: Tensor,
-    bank: _Remembered,
+    bank: _Bank,
     foreground: Tensor,
     settings: RelationSettings,
 ) -> Tensor | None:
@@ -241,6 +244,7 @@ def _cooccurrence(
         prototype_group=bank.image,
         relation=relation,
         concentration=settings.cooccurrence.concentration,
+        learned=bank.learned,
     ).mean()
 
 
@@ -248,7 +252,7 @@ def _affinity(
     pixels: Tensor,
     own: Tensor,
     segments: Segments,
-    bank: _Remembered,
+    bank: _Bank,
     classes: int,
     settings: RelationSettings,
 ) -> Tensor | None:
@@ -267,6 +271,7 @@ def _affinity(
         prototype_group=bank.seed,
         relation=relation,
         concentration=settings.affinity.concentration,
+        learned=bank.learned,
     ).mean()
 
 

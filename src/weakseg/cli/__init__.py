@@ -22,6 +22,9 @@ from weakseg.errors import InputError, WeaksegError
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "init": ("init", ("images",)),
     "check": ("check", ("dataset",)),
+    "import": ("import_", ("format", "source")),
+    "export": ("export", ("format", "dataset")),
+    "simulate": ("simulate", ("dataset",)),
     "train": ("train", ("dataset",)),
     "predict": ("predict", ("run", "images")),
     "evaluate": ("evaluate", ("pred", "gt")),
@@ -32,6 +35,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 SUMMARIES = {
     "init": "start a data set from a folder of photographs",
     "check": "report what a data set holds and every problem in it",
+    "import": "make a data set from the files of another tool",
+    "export": "write labels or predicted masks for another tool",
+    "simulate": "simulate weak labels from masks",
     "train": "train a segmenter from tags, boxes, points, scribbles or masks",
     "predict": "classify every pixel of photographs",
     "evaluate": "mean IoU of predicted masks against true ones",
@@ -59,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _overview(arguments)
     command = arguments[0]
     module, positional = COMMANDS[command]
-    function = getattr(importlib.import_module(f"weakseg.cli.{module}"), module.strip("_"))
+    function = getattr(importlib.import_module(f"weakseg.cli.{module}"), module)
     parser = _parser(command, function, positional)
     parsed = parser.parse_args(arguments[1:])
     parsed.pop("config", None)
@@ -112,8 +118,10 @@ def _add_flag(parser: ArgumentParser, parameter: _Parameter) -> None:
     elif hint is bool:
         yes_no = ActionYesNo(no_prefix="no-")
         parser.add_argument(name, action=yes_no, default=default, help=text)
-    elif get_origin(hint) is tuple:
+    elif get_origin(hint) is tuple and default is not inspect.Parameter.empty:
         parser.add_argument(name, type=_Listed(get_args(hint)[0]), default=default, help=text)
+    elif get_origin(hint) is tuple:
+        parser.add_argument(name, type=_Listed(get_args(hint)[0]), required=True, help=text)
     elif default is inspect.Parameter.empty:
         parser.add_argument(name, type=hint, required=True, help=text)
     else:
@@ -126,6 +134,9 @@ class _Listed:
     def __init__(self, of: Callable[[str], Any]) -> None:
         self.of = of
         self.__name__ = f"{getattr(of, '__name__', of)},..."
+
+    def __repr__(self) -> str:
+        return self.__name__  # help texts show it
 
     def __call__(self, value: Any) -> tuple[Any, ...]:
         parts = value.strip("[]()").split(",") if isinstance(value, str) else value

@@ -24,6 +24,7 @@ def segment_contrast(
     prototype_group: Tensor,
     relation: Tensor,
     concentration: float,
+    learned: int | None = None,
 ) -> Tensor:
     """Contrast of each pixel with the prototypes of segments.
 
@@ -43,6 +44,8 @@ def segment_contrast(
         prototype_group: (S,) integer, column of `relation` for each prototype.
         relation: (Gp, Gq): +1 positive, -1 negative, 0 not compared.
         concentration: k.
+        learned: only the first so many prototypes have a gradient, all by default; that of the
+            others, a memory say, is zero and costs nothing.
 
     Returns:
         (N,) losses, in float32 for half-precision input. Gradients to pixels and prototypes are
@@ -60,6 +63,7 @@ def segment_contrast(
         prototype_group.long(),
         relation,
         float(concentration),
+        len(prototypes) if learned is None else learned,
     )
     if not torch.is_grad_enabled():
         with torch.autocast(pixels.device.type, enabled=False):
@@ -84,15 +88,15 @@ class _Contrast(torch.autograd.Function):
                 want_pixels=ctx.needs_input_grad[0],
                 want_prototypes=ctx.needs_input_grad[1],
             )
-        ctx.save_for_backward(*inputs[:-1], solution.pixels, solution.prototypes)
-        ctx.concentration = inputs[-1]
+        ctx.save_for_backward(*inputs[:-2], solution.pixels, solution.prototypes)
+        ctx.scalars = inputs[-2:]
         return solution.loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
         pixels, prototypes, own, row, column, table, by_pixels, by_prototypes = ctx.saved_tensors
-        problem = Problem(pixels, prototypes, own, row, column, table, ctx.concentration)
+        problem = Problem(pixels, prototypes, own, row, column, table, *ctx.scalars)
         with torch.autocast(weight.device.type, enabled=False):
             if by_prototypes is not None:
                 if _uniform(weight):
@@ -102,7 +106,7 @@ class _Contrast(torch.autograd.Function):
                 by_prototypes = by_prototypes.to(problem.prototypes.dtype)
             if by_pixels is not None:
                 by_pixels = (by_pixels * weight[:, None]).to(problem.pixels.dtype)
-        return by_pixels, by_prototypes, None, None, None, None, None
+        return by_pixels, by_prototypes, None, None, None, None, None, None
 
 
 def _uniform(weight: Tensor) -> bool:

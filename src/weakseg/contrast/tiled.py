@@ -38,6 +38,7 @@ class Problem:
         prototype_group: (S,), column of `table`.
         table: (Gp, Gq), +1, -1 or 0.
         concentration: k.
+        learned: only the first so many prototypes have a gradient.
     """
 
     pixels: Tensor
@@ -47,6 +48,7 @@ class Problem:
     prototype_group: Tensor
     table: Tensor
     concentration: float
+    learned: int
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,11 @@ def solve(
     by_pixels = torch.zeros_like(pixels, dtype=precise) if want_pixels else None
     by_prototypes = torch.zeros_like(scaled) if want_prototypes else None
     column_of = torch.full_like(problem.prototype_group, -1)
-    for block in blocks(problem.pixel_group, problem.prototype_group, problem.table):
+    for block in blocks(problem.pixel_group, *_learned_first(problem)):
         u = _padded(scaled[block.columns])
         u_transposed = u.T.contiguous()
-        by_u = torch.zeros_like(u_transposed)
+        learned = block.columns[block.columns < problem.learned]
+        by_u = torch.zeros_like(_padded(scaled[learned]).T)
         column_of[block.columns] = torch.arange(len(block.columns), device=own.device)
         # Where nothing is excluded, the last column: padding.
         excluded = torch.where(
@@ -117,9 +120,10 @@ def solve(
             if by_prototypes is not None:
                 if weight is not None:
                     scale = scale * weight[rows]
+                e = e[:, : by_u.shape[1]].contiguous()
                 by_u += linear((v * scale[:, None]).T.contiguous(), e.T)
         if by_prototypes is not None:
-            by_prototypes[block.columns] += by_u.T[: len(block.columns)]
+            by_prototypes[learned] += by_u.T[: len(learned)]
 
     if beside is not None:
         loss.masked_fill_(place.out, 0.0)
@@ -129,6 +133,18 @@ def solve(
     if by_prototypes is not None:
         by_prototypes *= problem.concentration
     return Solution(loss, by_pixels, by_prototypes)
+
+
+def _learned_first(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Prototype groups and table, with groups of their own for prototypes that do not learn.
+
+    These sort behind the others, so that the product for the gradient leaves them out.
+    """
+    groups, table = problem.prototype_group, problem.table
+    if problem.learned >= len(groups):
+        return groups, table
+    behind = torch.arange(len(groups), device=groups.device) >= problem.learned
+    return groups + behind * table.shape[1], torch.cat([table, table], dim=1)
 
 
 def _powers(
@@ -221,6 +237,7 @@ def _add_apart(
     if by_prototypes is not None:
         if weight is not None:
             slope = slope * weight[apart, None]
+        slope = slope.masked_fill((own >= problem.learned)[:, None], 0.0)
         # index_put_ adds in a fixed order on every device; index_add_ does not.
         step = slope * problem.pixels[apart].to(scaled.dtype)
         by_prototypes.index_put_((own,), step, accumulate=True)

@@ -137,7 +137,7 @@ def _shape(rng: np.random.Generator, size: tuple[int, ...]) -> NDArray[np.bool_]
     """A blob, a polygon or an ellipse somewhere in the scene, (H, W) bool."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
     centre = rng.uniform(0.08, 0.92, 2) * size
-    radius = np.exp(rng.uniform(*np.log((30, 75))))
+    radius = np.exp(rng.uniform(*np.log((36, 80))))
     dy, dx = y - centre[0], x - centre[1]
     turn = rng.uniform(0, np.pi)
     squeeze = rng.uniform(0.55, 1)

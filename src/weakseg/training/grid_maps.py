@@ -16,12 +16,17 @@ class GridMaps:
 
     Args:
         maps: (h, w) integer arrays, values in 0..65535.
+
+    Raises:
+        ValueError: other values.
     """
 
     def __init__(self, maps: Iterable[NDArray[np.integer]]) -> None:
         flat: list[NDArray[np.uint16]] = []
         sizes: list[tuple[int, int]] = []
         for one in maps:
+            if one.size and not 0 <= one.min() <= one.max() <= np.iinfo(np.uint16).max:
+                raise ValueError(f"values {one.min()}..{one.max()} do not fit into 16 bits")
             sizes.append((one.shape[0], one.shape[1]))
             flat.append(one.astype(np.uint16).reshape(-1))
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
@@ -61,3 +66,8 @@ def nearest(array: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
     )
     picked: NDArray[Any] = array[rows[:, None], columns]
     return picked
+
+
+def renumbered(regions: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The same regions with numbers from 0 without gaps."""
+    return np.unique(regions, return_inverse=True)[1].reshape(regions.shape)

@@ -22,7 +22,7 @@ from weakseg.pseudo_masks import pseudo_mask
 from weakseg.seeds import seeds_at
 from weakseg.training.batches import FeatureBatches, ImageBatches, RegionsOf
 from weakseg.training.embedding import EmbeddingNetwork, Rules, train_embedding
-from weakseg.training.grid_maps import GridMaps, nearest
+from weakseg.training.grid_maps import GridMaps, nearest, renumbered
 from weakseg.training.labels import Labels
 from weakseg.training.pixels import LabelledPixels, train_classifier
 from weakseg.training.processes import train_in_processes
@@ -127,7 +127,9 @@ def embedding_stage(
     else:
         sizes = grid_sizes(features, STRIDE // recipe.embedding_stride)
         seeds = on_grid(map(labels.seeds, range(len(labels.sizes))), sizes, labels)
-        region_maps = GridMaps(nearest(regions(i), size) for i, size in enumerate(sizes))
+        region_maps = GridMaps(
+            renumbered(nearest(regions(i), size)) for i, size in enumerate(sizes)
+        )
         batches = FeatureBatches(
             features, seeds, region_maps, labels.tags, recipe, labels.info.ignore
         )
