@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weakseg.annotation import Annotation, Box, Point, Scribble
+from weakseg.dataset_info import DatasetInfo
+from weakseg.pseudo_masks import UNMARKED, class_prior, pseudo_mask
+
+CLASSES = ("water", "coral", "sand", "kelp")
+U = UNMARKED
+
+
+def info(**rules):
+    return DatasetInfo("reef", CLASSES, **({"background": "water"} | rules))
+
+
+def points(*names):
+    return tuple(Point(name, (i, i)) for i, name in enumerate(names))
+
+
+def boxes(*names):
+    return tuple(Box(name, (i, i, i + 2, i + 2)) for i, name in enumerate(names))
+
+
+def scribbles(*names):
+    return tuple(Scribble(name, ((0, i), (5, i))) for i, name in enumerate(names))
+
+
+@pytest.mark.parametrize(
+    ("labels", "rules", "expected"),
+    [
+        ({}, {}, [1, 1, 1, 1]),
+        # Exhaustive tags exclude what they do not name; background need not be named.
+        ({"tags": ("coral",)}, {}, [1, 1, 0, 0]),
+        ({"tags": ("coral",)}, {"background": None}, [0, 1, 0, 0]),
+        ({"tags": ("coral",)}, {"tags_exhaustive": False}, [1, 1, 1, 1]),
+        ({"tags": ("water",)}, {}, [1, 0, 0, 0]),
+        # So do exhaustive boxes, and boxes are not exhaustive unless the data set says so.
+        ({"boxes": boxes("coral", "coral")}, {}, [1, 1, 1, 1]),
+        ({"boxes": boxes("coral", "kelp")}, {"boxes_exhaustive": True}, [1, 1, 0, 1]),
+        # A class that another label shows is never excluded.
+        ({"tags": ("coral",), "points": points("sand")}, {}, [1, 1, 1, 0]),
+        ({"tags": ("coral",), "boxes": boxes("kelp")}, {}, [1, 1, 0, 1]),
+        (
+            {"tags": ("coral",), "boxes": boxes("kelp")},
+            {"boxes_exhaustive": True},
+            [1, 1, 0, 1],
+        ),
+        # Marks of one class alone say nothing about the others.
+        ({"points": points("coral")}, {}, [1, 1, 1, 1]),
+        ({"points": points("coral", "coral")}, {}, [1, 1, 1, 1]),
+        ({"scribbles": scribbles("coral"), "points": points("coral")}, {}, [1, 1, 1, 1]),
+        # Marks of several make the rest unlikely, background too.
+        ({"points": points("coral", "sand")}, {}, [U, 1, 1, U]),
+        ({"scribbles": scribbles("water"), "points": points("coral")}, {}, [1, 1, U, U]),
+        ({"points": points("water", "coral"), "boxes": boxes("kelp")}, {}, [1, 1, U, 1]),
+        ({"points": points("water", "coral"), "tags": ("kelp",)}, {}, [1, 1, 0, 1]),
+        (
+            {"points": points("water", "coral"), "tags": ("kelp",)},
+            {"tags_exhaustive": False},
+            [1, 1, U, 1],
+        ),
+        # A full mask keeps its own pixels, it excludes nothing.
+        ({"mask": np.ones((4, 4), np.uint8)}, {}, [1, 1, 1, 1]),
+    ],
+)
+def test_what_labels_say_about_the_classes_of_an_image(labels, rules, expected):
+    prior = class_prior(Annotation(**labels), info(**rules))
+    assert prior.dtype == np.float32
+    assert prior.tolist() == pytest.approx(expected)
+
+
+names = st.lists(st.sampled_from(CLASSES), max_size=3)
+
+
+@settings(deadline=None)
+@given(tags=names, boxed=names, marked=names, tags_rule=st.booleans(), boxes_rule=st.booleans())
+def test_a_class_that_a_label_names_is_never_held_back(tags, boxed, marked, tags_rule, boxes_rule):
+    labels = Annotation(tags=tuple(tags), boxes=boxes(*boxed), points=points(*marked))
+    prior = class_prior(labels, info(tags_exhaustive=tags_rule, boxes_exhaustive=boxes_rule))
+    assert all(prior[CLASSES.index(name)] == 1 for name in labels.labels)
+    assert ((prior >= 0) & (prior <= 1)).all()
+    assert prior.any()
+
+
+def halves(height=24, width=36):
+    """A photograph with a dark left and a bright right half, a bit noisy."""
+    rng = np.random.default_rng(0)
+    image = np.full((height, width, 3), 60.0)
+    image[:, width // 2 :] = 190
+    return (image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def left_right(height, width, left, right):
+    """(2, h, w) scores: these two vectors in the left and right halves."""
+    scores = torch.tensor(left, dtype=torch.float32)[:, None, None].repeat(1, height, width)
+    scores[:, :, width // 2 :] = torch.tensor(right, dtype=torch.float32)[:, None, None]
+    return scores
+
+
+def test_scores_on_a_coarse_grid_become_a_mask_of_full_size():
+    scores = left_right(3, 4, [0.9, 0.1], [0.2, 0.8])
+    mask, confidence = pseudo_mask(halves(), scores, crf=False)
+    assert mask.shape == confidence.shape == (24, 36)
+    assert mask.dtype == np.uint8
+    assert confidence.dtype == np.float32
+    assert (mask[:, :13] == 0).all()
+    assert (mask[:, 23:] == 1).all()
+    assert confidence[0, 0] == pytest.approx(0.9)
+    assert confidence[0, -1] == pytest.approx(0.8)
+
+
+def test_the_crf_moves_the_border_to_the_edge_of_the_photograph():
+    image = halves()
+    scores = left_right(6, 9, [0.7, 0.3], [0.3, 0.7])  # 9 columns: 4 to the left, 5 to the right
+    coarse, _ = pseudo_mask(image, scores, crf=False)
+    sharp, confidence = pseudo_mask(image, scores, crf=True)
+    truth = np.repeat([[0] * 18 + [1] * 18], 24, axis=0)
+    assert (coarse != truth).mean() > 0.03
+    assert (sharp == truth).all()
+    assert ((confidence > 0.5) & (confidence <= 1)).all()
+
+
+def test_the_walk_carries_scores_to_where_the_embedding_is_alike():
+    scores = torch.zeros(2, 6, 8)
+    scores[0, 2, 1] = scores[1, 3, 6] = 1
+    embeddings = left_right(6, 8, [1, 0], [0, 1])
+    mask, _ = pseudo_mask(halves(), scores, embeddings=embeddings, crf=False)
+    assert (mask[:, :15] == 0).all()
+    assert (mask[:, 21:] == 1).all()
+
+
+def test_scores_and_embedding_may_be_on_other_grids():
+    scores = left_right(3, 4, [0.9, 0.1], [0.1, 0.9])
+    embeddings = left_right(7, 11, [1, 0], [0, 1])
+    mask, _ = pseudo_mask(halves(), scores, embeddings=embeddings)
+    assert (mask[:, 2] == 0).all()
+    assert (mask[:, -3] == 1).all()
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_seeds_keep_their_class(crf):
+    seeds = np.full((24, 36), 2, np.int32)  # unlabelled
+    seeds[3:6, 20:30] = 0
+    seeds[10, 0] = 1
+    seeds[20:, :] = 255  # ignored: not a class either
+    scores = left_right(3, 4, [0.9, 0.1], [0.1, 0.9])
+    mask, confidence = pseudo_mask(halves(), scores, seeds=seeds, crf=crf)
+    assert (mask[3:6, 20:30] == 0).all()
+    assert mask[10, 0] == 1
+    assert (confidence[seeds < 2] == 1).all()
+    assert set(np.unique(mask)) <= {0, 1}
+
+
+def test_classes_without_a_score_do_not_appear():
+    scores = torch.zeros(5, 3, 4)
+    scores[[1, 3]] = left_right(3, 4, [0.6, 0.4], [0.4, 0.6])
+    mask, confidence = pseudo_mask(halves(), scores)
+    assert set(np.unique(mask)) == {1, 3}
+    assert confidence.min() >= 0.5
+
+
+def test_tiny_scores_still_say_which_class_is_likeliest():
+    scores = torch.full((3, 3, 4), 1e-6)
+    scores[2] = 1e-5
+    mask, _ = pseudo_mask(halves(), scores)
+    assert (mask == 2).all()
+
+
+def test_an_image_of_which_nothing_is_known_stays_unlabelled():
+    seeds = np.full((24, 36), 3, np.int32)
+    seeds[1, 2] = 1
+    for embeddings in (None, left_right(3, 4, [1, 0], [0, 1])):
+        mask, confidence = pseudo_mask(
+            halves(), torch.zeros(3, 3, 4), embeddings=embeddings, seeds=seeds
+        )
+        assert mask[1, 2] == 1
+        assert confidence[1, 2] == 1
+        assert (np.delete(mask, 1 * 36 + 2) == 3).all()
+        assert confidence.sum() == 1
+
+
+def test_one_class_needs_no_crf():
+    mask, confidence = pseudo_mask(halves(), torch.rand(1, 3, 4) + 0.1)
+    assert (mask == 0).all()
+    assert confidence == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1), (2, 500)])
+@pytest.mark.parametrize("grid", [(1, 5), (5, 1), (1, 1)])
+def test_thin_images(size, grid):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    scores, embeddings = torch.rand(3, *grid), torch.randn(4, *grid)
+    mask, confidence = pseudo_mask(image, scores, embeddings=embeddings)
+    assert mask.shape == confidence.shape == size
+    assert mask.max() < 3
+    assert np.isfinite(confidence).all()
