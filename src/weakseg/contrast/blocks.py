@@ -94,27 +94,27 @@ def blocks(pixel_group: Tensor, prototype_group: Tensor, table: Tensor) -> list[
         columns = column_order[torch.from_numpy(inside).to(device)[sorted_group]]
         end = np.cumsum(np.where(inside, column_count, 0))
         begin = end - column_count
-        positives, row = [], 0
-        for member in groups:
-            count = int(row_count[member])
-            ranges = _merged(relation[member] > 0, inside, begin, end)
-            positives.append(((row, row + count), ranges))
-            row += count
+        ranges = _ranges((relation[groups] > 0) & inside, begin, end)
+        last_row = np.cumsum(row_count[groups]).tolist()
+        first_row = [0, *last_row[:-1]]
+        positives = list(zip(zip(first_row, last_row, strict=True), ranges, strict=True))
         rows = torch.cat([row_parts[member] for member in groups])
         result.append(Block(rows, columns, positives))
     return result
 
 
-def _merged(
-    positive: NDArray[np.bool_],
-    inside: NDArray[np.bool_],
-    begin: NDArray[np.int64],
-    end: NDArray[np.int64],
-) -> list[Range]:
-    ranges: list[Range] = []
-    for group in np.flatnonzero(positive & inside):
-        if ranges and ranges[-1][1] == begin[group]:
-            ranges[-1] = (ranges[-1][0], int(end[group]))
+def _ranges(
+    positive: NDArray[np.bool_], begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> list[list[Range]]:
+    """Columns of the positive groups of each row of (rows, groups), neighbours joined."""
+    result: list[list[Range]] = [[] for _ in positive]
+    rows, groups = np.nonzero(positive)
+    for row, first, last in zip(
+        rows.tolist(), begin[groups].tolist(), end[groups].tolist(), strict=True
+    ):
+        ranges = result[row]
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = (ranges[-1][0], last)
         else:
-            ranges.append((int(begin[group]), int(end[group])))
-    return ranges
+            ranges.append((first, last))
+    return result

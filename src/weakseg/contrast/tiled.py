@@ -14,8 +14,8 @@ from torch import Tensor
 from weakseg.contrast.blocks import Block, Standing, blocks, standing
 from weakseg.product import linear
 
-# A tile's similarities should fit the second-level caches of two cores.
-_CPU_TILE_BYTES = 2 << 20
+# A tile's similarities should stay in cache; larger tiles make for better products.
+_CPU_TILE_BYTES = 6 << 20
 _CUDA_TILE_BYTES = 256 << 20
 # Within this the sum of a hundred thousand exponentials neither overflows nor vanishes in float32.
 _SAFE_EXPONENT = 60.0
