@@ -1,10 +1,9 @@
-"""weakseg: segmentation from tags, boxes, points and scribbles, in one method.
+"""Segmentation from tags, boxes, points and scribbles, in one method.
 
-    from weakseg import Dataset, Recipe, Segmenter, fit
-
-    fitted = fit(Dataset.open("reef"), Recipe(kinds=("points",)), out="runs/reef")
-    prediction = fitted.segmenter.predict(image)          # (H, W, 3) uint8 -> .mask (H, W)
-    segmenter = Segmenter.load("runs/reef")               # later, elsewhere
+>>> from weakseg import Dataset, Recipe, Segmenter, fit
+>>> fitted = fit(Dataset.open("reef"), Recipe(kinds=("points",)), out="runs/reef")
+>>> fitted.segmenter.predict(image).mask  # (H, W, 3) uint8 in, (H, W) class indices out
+>>> Segmenter.load("runs/reef")  # later, elsewhere
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ def knn_vote(
         raise InputError("no labelled segment to vote", rule="one or more")
     count = min(neighbours, len(labelled))
     votes = torch.zeros(len(prototypes), classes, device=prototypes.device)
-    for rows in torch.arange(len(prototypes), device=prototypes.device).split(4096):
+    for start in range(0, len(prototypes), 4096):
+        rows = slice(start, start + 4096)
         nearest = (prototypes[rows] @ labelled.T).topk(count, dim=1).indices
         ones = torch.full_like(nearest, 1 / count, dtype=votes.dtype)
-        votes[rows] = votes[rows].scatter_add(1, labels[nearest], ones)
+        votes[rows].scatter_add_(1, labels[nearest], ones)
     return votes

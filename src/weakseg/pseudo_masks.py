@@ -48,7 +48,7 @@ def class_prior(annotation: Annotation, info: DatasetInfo) -> NDArray[np.float32
         if info.background is not None:
             named.add(info.background)
         prior[[name not in named for name in info.classes]] = 0
-    marked = {mark.label for mark in (*annotation.points, *annotation.scribbles)}
+    marked = {p.label for p in annotation.points} | {s.label for s in annotation.scribbles}
     if not excluded and len(marked) > 1:
         prior[[name not in annotation.labels for name in info.classes]] = UNMARKED
     return prior

@@ -59,9 +59,7 @@ def run_demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dic
     fitted: dict[str, Fitted] = {}
     for kind in WEAK:
         console.rule(kind)
-        fitted[kind] = fit(
-            dataset, replace(recipe, kinds=(kind,)), out=out / kind, console=console
-        )
+        fitted[kind] = fit(dataset, replace(recipe, kinds=(kind,)), out=out / kind, console=console)
     console.rule("masks (full supervision, for comparison)")
     full = fit(
         dataset,
@@ -81,7 +79,7 @@ def run_demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dic
 
 
 def demo_table(miou: dict[str, dict[str, float | None]]) -> Table:
-    """mIoU in percent by kind of label and method."""
+    """Table of mIoU in percent by kind of label and method."""
     table = Table("label", "cross-entropy", "weakseg", "gain", title="mIoU on unseen scenes, %")
     for kind, values in miou.items():
         plain, ours = values.get("cross_entropy"), values.get("weakseg")

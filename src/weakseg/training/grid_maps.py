@@ -68,6 +68,7 @@ def nearest(array: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
     return picked
 
 
-def renumbered(regions: NDArray[np.integer]) -> NDArray[np.integer]:
+def renumbered(regions: NDArray[Any]) -> NDArray[np.int64]:
     """The same regions with numbers from 0 without gaps."""
-    return np.unique(regions, return_inverse=True)[1].reshape(regions.shape)
+    numbers: NDArray[np.int64] = np.unique(regions, return_inverse=True)[1]
+    return numbers.reshape(regions.shape)
