@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from rich.console import Console
 
+from weakseg.cli.recipe_file import RecipeFile
 from weakseg.errors import InputError, WeaksegError
 
 #: Command: (module and function of `weakseg.cli`, its positional arguments). A module is imported
@@ -67,17 +69,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, positional = COMMANDS[command]
     function = getattr(importlib.import_module(f"weakseg.cli.{module}"), module)
     parser = _parser(command, function, positional)
-    parsed = parser.parse_args(arguments[1:])
-    parsed.pop("config", None)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
+        parsed = parser.parse_args(_config_first(arguments[1:]))
+        parsed.pop("config", None)
         return int(function(**_values(parser, parsed, function)))
-    except WeaksegError as error:
+    except BrokenPipeError:  # `weakseg ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (WeaksegError, OSError) as error:
         console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", style="yellow")
         return 130
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--config FILE` in front: what comes later wins, and flags should."""
+    first: list[str] = []
+    rest: list[str] = []
+    for i, argument in enumerate(arguments):
+        follows = i > 0 and arguments[i - 1] == "--config"
+        is_config = argument == "--config" or argument.startswith("--config=")
+        (first if follows or is_config else rest).append(argument)
+    return first + rest
 
 
 def _parser(
@@ -94,7 +110,9 @@ def _parser(
             _add_flag(parser, parameter)
     if recipe is not None:
         parser.add_argument(
-            "--config", action="config", help="YAML file of settings; flags after it go before it."
+            "--config",
+            action=RecipeFile,
+            help="YAML file of settings, or the config.yaml of a run; flags go before it.",
         )
         for parameter in _parameters(recipe):
             _add_flag(parser, parameter)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import weakseg
+from weakseg.annotation import Annotation, Box, Point, Scribble
+from weakseg.errors import InputError
+from weakseg.formats import annotation_from_layers
+
+CLASSES = ["coral", "sponge"]
+
+
+def test_layers_of_napari() -> None:
+    labels = np.zeros((6, 8), np.int32)
+    labels[2, 3] = 1
+    labels[4] = 2
+    made = annotation_from_layers(
+        CLASSES,
+        labels=labels,
+        points=np.array([[4.0, 3.5]]),
+        point_classes=["sponge"],
+        paths=[[[1, 2], [3, 4]]],
+        path_classes=np.array(["coral"]),
+        rectangles=[[[1, 2], [1, 5], [3, 5], [3, 2]]],
+        rectangle_classes=["coral"],
+        width=5,
+        tags=["coral"],
+    )
+    mask = np.full((6, 8), 2, np.uint8)
+    mask[2, 3], mask[4] = 0, 1
+    assert made == Annotation(
+        tags=("coral",),
+        boxes=(Box("coral", (2, 1, 6, 4)),),
+        points=(Point("sponge", (3.5, 4)),),
+        scribbles=(Scribble("coral", ((2, 1), (4, 3)), 5),),
+        mask=mask,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.full((2, 2), 3)}, "label without a class: found 3"),
+        ({"labels": np.zeros((2, 2, 2), int)}, "labels: found shape"),
+        ({"labels": np.zeros((2, 2))}, "labels: found shape"),
+        ({"labels": np.ones((2, 2), int), "values": {1: "rock"}}, "class of a label: found rock"),
+        ({"points": [[1, 2]]}, "points: one class each: found 0; expected 1"),
+        ({"points": [[1, 2, 3]], "point_classes": ["coral"]}, "points: found shape"),
+        ({"points": [[1, np.nan]], "point_classes": ["coral"]}, "position"),
+        ({"points": [[1, 2]], "point_classes": ["rock"]}, "class 'rock'"),
+        ({"paths": [[[1, 2]]], "path_classes": ["coral"]}, "scribble of 1 position"),
+        ({"rectangles": [[1, 2]], "rectangle_classes": ["coral"]}, "rectangle"),
+    ],
+)
+def test_bad_layers(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        annotation_from_layers(CLASSES, **change)
+
+
+def test_shortcuts(photos: Any, fixture: Any) -> None:
+    with pytest.warns(UserWarning, match="1 x keypoints hidden behind something else"):
+        dataset = weakseg.from_coco(fixture("coco.json"), photos, kinds=["boxes"])
+    assert [len(entry.annotation.boxes) for entry in dataset] == [2, 1, 0]
+    for name in weakseg._FROM:
+        assert callable(getattr(weakseg, f"from_{name}"))
