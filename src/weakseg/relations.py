@@ -179,25 +179,31 @@ def _image_similarity(
     located: Tensor, own: Tensor, segments: Segments, settings: RelationSettings
 ) -> Tensor:
     """Mean per image, then over the images that have pixels."""
-    image = segments.image
-    pixel_image = image[own]
-    losses = []
-    for b in torch.unique(image).tolist():
-        first, last = torch.searchsorted(image, torch.tensor([b, b + 1]).to(image)).tolist()
-        mine = pixel_image == b
-        own_here = own[mine] - first
-        group = torch.unique(segments.region[first:last], return_inverse=True)[1]
-        losses.append(
-            segment_contrast(
-                located[mine],
-                segments.prototypes_with_location[first:last],
-                own=own_here,
-                pixel_group=group[own_here],
-                prototype_group=group,
-                relation=_same(int(group.max()) + 1, group),
-                concentration=settings.image_similarity.concentration,
-            ).mean()
-        )
+    images = int(segments.image[-1]) + 1
+    segment_count = torch.bincount(segments.image, minlength=images).tolist()
+    pixel_count = torch.bincount(segments.image[own], minlength=images).tolist()
+    losses, first = [], 0
+    for pixels, here, prototypes, region in zip(
+        torch.split(located, pixel_count),
+        torch.split(own, pixel_count),
+        torch.split(segments.prototypes_with_location, segment_count),
+        torch.split(segments.region, segment_count),
+        strict=True,
+    ):
+        if len(here):
+            group = torch.unique(region, return_inverse=True)[1]
+            losses.append(
+                segment_contrast(
+                    pixels,
+                    prototypes,
+                    own=here - first,
+                    pixel_group=group[here - first],
+                    prototype_group=group,
+                    relation=_same(int(group.max()) + 1, group),
+                    concentration=settings.image_similarity.concentration,
+                ).mean()
+            )
+        first += len(region)
     return torch.stack(losses).mean()
 
 

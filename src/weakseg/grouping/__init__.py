@@ -57,7 +57,7 @@ def with_location(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
     batch, height, width = shape
     y = torch.linspace(0, 1, height, dtype=rows.dtype, device=rows.device) - 0.5
     x = torch.linspace(0, 1, width, dtype=rows.dtype, device=rows.device) - 0.5
-    location = torch.cartesian_prod(y, x).reshape(height * width, 2)
+    location = torch.stack([y.repeat_interleave(width), x.repeat(height)], dim=1)
     length = (1 + location.square().sum(dim=1, keepdim=True)).sqrt()
     return torch.cat([rows, location.repeat(batch, 1)], dim=1) / length.repeat(batch, 1)
 
