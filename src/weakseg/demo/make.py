@@ -13,7 +13,7 @@ from weakseg.demo.labels import simulate_labels
 from weakseg.demo.photographs import SPLITS, read_materials
 from weakseg.demo.scenes import CLASSES, Scene, compose_scene
 
-COUNTS = {"train": 72, "val": 30}
+COUNTS = {"train": 60, "val": 30}
 """Scenes in each split."""
 
 INFO = DatasetInfo(
@@ -26,7 +26,7 @@ def make_demo_dataset(
 ) -> Dataset:
     """Write the demo data set to a folder, in the native format.
 
-    72 training and 30 validation scenes of 256 x 208 pixels, composed of photographs that come
+    60 training and 30 validation scenes of 256 x 208 pixels, composed of photographs that come
     inside the scikit-image wheel, with exact masks; every training scene has tags, boxes, points
     and scribbles too. No validation scene shares a source pixel with a training scene. The same
     seed gives the same data set.

@@ -60,7 +60,7 @@ MATERIALS = {
     "tissue": Photograph("ihc.png", (0, 0, 248, 512), (264, 0, 512, 512), (0.6, 1.2)),
 }
 
-BACKGROUND = {"grass": 0.45, "gravel": 0.45, "wood": 0.1}
+BACKGROUND = {"grass": 0.4, "gravel": 0.4, "wood": 0.2}
 """How often a material is the background; every other material is a class of its own."""
 
 

@@ -55,10 +55,12 @@ def compose_scene(
         shape = _free_shape(objects, rng)
         if shape is None:
             continue
-        texture = _texture(materials, CLASSES[label], rng, size)
-        texture *= _slope(rng, size, 0.3)[..., None]
         _drop_shadow(canvas, shape, rng)
-        canvas[shape] = texture[shape]
+        window = ndimage.find_objects(shape.astype(np.uint8))[0]
+        inside = shape[window]
+        texture = _texture(materials, CLASSES[label], rng, inside.shape)
+        texture *= _slope(rng, inside.shape, 0.3)[..., None]
+        canvas[window][inside] = texture[inside]
         mask[shape] = label
         objects[shape] = number
     return Scene(_photograph(canvas, rng), mask, objects)
@@ -71,11 +73,9 @@ def _background(
     canvas = _texture(materials, names[0], rng, size)
     if rng.random() < 0.6:
         # A wavy border between two materials, both of them background.
-        border = (
-            _slope(rng, size, 1)
-            + 0.12 * ndimage.gaussian_filter(rng.standard_normal(size), 20) * 60
-        )
-        other = border > rng.uniform(0.9, 1.2)
+        waves = ndimage.gaussian_filter(rng.standard_normal(size), 20)
+        height = _slope(rng, size, 1) + 0.1 * waves / waves.std()
+        other = height > rng.uniform(0.9, 1.2)
         canvas[other] = _texture(materials, names[1], rng, size)[other]
     return canvas
 
@@ -86,13 +86,14 @@ def _texture(
     rng: np.random.Generator,
     size: tuple[int, int],
 ) -> Floats:
-    """A piece of a material of the given size, turned, scaled and lit at random, 0..1."""
+    """A piece of a material as another camera and another light would show it, (H, W, 3)."""
     pixels = _crop(materials[name], rng, size, MATERIALS[name].scale)
     grey = pixels.mean(axis=-1, keepdims=True)
-    pixels = grey + (pixels - grey) * rng.uniform(0.7, 1.1)
+    pixels = grey + (pixels - grey) * rng.uniform(0.5, 1.1)
     pixels = pixels * np.array(MATERIALS[name].tint) ** rng.uniform(0.2, 1.2)
-    pixels = np.clip(pixels, 0, 1) ** np.exp(rng.uniform(-0.25, 0.25))
-    lit: Floats = pixels * np.exp(rng.normal(0, 0.05, 3)) * np.exp(rng.uniform(-0.25, 0.2))
+    contrast, white_balance = np.exp(rng.uniform(-0.25, 0.25)), np.exp(rng.normal(0, 0.07, 3))
+    exposure = np.exp(rng.uniform(-0.25, 0.2))
+    lit: Floats = np.clip(pixels, 0, 1) ** contrast * white_balance * exposure
     return lit
 
 
@@ -123,12 +124,12 @@ def _crop(
 
 
 def _free_shape(objects: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_] | None:
-    """A shape that leaves at least half of every object visible; None if none is found."""
+    """A shape that hides at most a third of what shows of any object; None if none is found."""
     areas = np.bincount(objects.ravel(), minlength=256)[1:]
     for _ in range(20):
         shape = _shape(rng, objects.shape)
         covered = np.bincount(objects[shape], minlength=256)[1:]
-        if shape.sum() > 900 and not (covered > 0.35 * areas).any():
+        if shape.sum() > 1000 and not (covered > areas / 3).any():
             return shape
     return None
 
@@ -137,24 +138,21 @@ def _shape(rng: np.random.Generator, size: tuple[int, ...]) -> NDArray[np.bool_]
     """A blob, a polygon or an ellipse somewhere in the scene, (H, W) bool."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
     centre = rng.uniform(0.08, 0.92, 2) * size
-    radius = np.exp(rng.uniform(*np.log((36, 80))))
+    radius = np.exp(rng.uniform(*np.log((34, 78))))
     dy, dx = y - centre[0], x - centre[1]
     turn = rng.uniform(0, np.pi)
     squeeze = rng.uniform(0.55, 1)
     u = (dx * np.cos(turn) + dy * np.sin(turn)) / squeeze**0.5
-    v = (dy * np.cos(turn) - dx * np.sin(turn)) * squeeze**-0.5 / squeeze**0.5 * squeeze**0.5
+    v = (dy * np.cos(turn) - dx * np.sin(turn)) * squeeze**0.5
     angle, distance = np.arctan2(v, u), np.hypot(u, v)
-    kind = rng.integers(3)
-    if kind == 0:
-        outline = np.ones(size)
+    outline = np.ones(size)
+    kind = rng.choice(["blob", "polygon", "ellipse"])
+    if kind == "blob":
         for k in range(2, 7):
             outline += rng.normal(0, 0.3 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
-    elif kind == 1:
-        corners = rng.integers(3, 7)
-        sector = 2 * np.pi / corners
-        outline = 1.1 * np.cos(sector / 2) / np.cos((angle % sector) - sector / 2)
-    else:
-        outline = np.ones(size)
+    elif kind == "polygon":
+        sector = 2 * np.pi / rng.integers(3, 7)
+        outline = 1.1 * np.cos(sector / 2) / np.cos(angle % sector - sector / 2)
     inside: NDArray[np.bool_] = distance < radius * outline
     return inside
 
