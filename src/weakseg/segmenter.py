@@ -30,6 +30,9 @@ STRIDE = 8
 
 WEIGHTS, MODEL = "weights.safetensors", "model.json"
 
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+"""What a `model.json` of another form may lead to."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -202,8 +205,8 @@ class Segmenter(nn.Module):
             )
             model = build_segmenter(architecture, info, pretrained=False)
             model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-        except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except (InputError, SafetensorError, OSError, RuntimeError, *_MALFORMED) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError("damaged model", file=folder, found=reason, rule=rule) from error
         return model.to(device).eval()
 

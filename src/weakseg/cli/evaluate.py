@@ -6,6 +6,7 @@ from json import dumps
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from weakseg import evaluation
@@ -59,7 +60,7 @@ def print_scores(scores: evaluation.Scores, console: Console) -> None:
     for i, (name, iou) in enumerate(scores.iou.items()):
         hits = scores.confusion[i, i]
         table.add_row(
-            name,
+            escape(name),
             _percent(iou),
             _percent(hits / true[i] if true[i] else None),
             _percent(hits / predicted[i] if predicted[i] else None),

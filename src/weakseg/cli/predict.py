@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,10 @@ def predict(
         0 if every image was classified, 1 if the input is bad or an image failed.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    if not scales or min(scales) <= 0 or max(scales) > 4:
+    if not scales or not all(0 < scale <= 4 for scale in scales):
         raise InputError("--scales", found=list(scales), rule="factors above 0, up to 4")
     model = Segmenter.load(run, device=resolve_device(device))
-    jobs = _from_dataset(images, split) if split else _from_files(images)
+    jobs = _from_dataset(images, split) if split else _from_files(images, out)
     _refuse_clashes(jobs)
     failed = 0
     for name, read in track(jobs, "predicting", console=console, disable=not console.is_terminal):
@@ -75,21 +76,28 @@ def predict(
                 image, flip=flip, scales=scales, crf=crf, probabilities=probabilities
             )
             _write(out, name, image, prediction, model, confidence, overlays)
-        except (WeaksegError, OSError, MemoryError) as error:
-            failed += 1
-            console.print(f"{name}: {error}", style="red", markup=False)
+        except (WeaksegError, OSError, MemoryError, RuntimeError) as error:
+            failed += 1  # torch says "out of memory" by a RuntimeError
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            console.print(f"{name}: {reason}", style="red", markup=False)
     console.print(f"{len(jobs) - failed} of {len(jobs)} images classified in {out}", markup=False)
     return 1 if failed else 0
 
 
-def _from_files(images: Path) -> list[Job]:
+def _from_files(images: Path, out: Path) -> list[Job]:
     paths = find_images(images)
     base = images if images.is_dir() else Path(_fixed_part(images))
+    if base.resolve() in out.resolve().parents:
+        # Masks of an earlier prediction are no photographs.
+        paths = [path for path in paths if out.resolve() not in path.resolve().parents]
     names = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
-    return [
-        (name, lambda path=path: read_image(path))  # type: ignore[misc]
-        for name, path in zip(names, paths, strict=True)
-    ]
+    inputs = {path.resolve() for path in paths}
+    for name, path in zip(names, paths, strict=True):
+        if (out / f"{name}.png").resolve() in inputs:
+            raise InputError(
+                "a mask would replace a photograph", file=path, rule="another folder for --out"
+            )
+    return [(name, partial(read_image, path)) for name, path in zip(names, paths, strict=True)]
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -111,7 +119,19 @@ def _from_dataset(folder: Path, split: str) -> list[Job]:
             file=folder,
             rule=f"one of {', '.join(dataset.splits())}",
         )
-    return [(entry.name, entry.read_image) for entry in part]
+    return [_job(part, index) for index in range(len(part))]
+
+
+def _job(part: Dataset, index: int) -> Job:
+    try:
+        entry = part[index]
+    except InputError as error:
+        return f"image {index + 1} of the part", partial(_fail, error)
+    return entry.name, entry.read_image
+
+
+def _fail(error: InputError) -> NDArray[np.uint8]:
+    raise error
 
 
 def _refuse_clashes(jobs: list[Job]) -> None:
