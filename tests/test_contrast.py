@@ -1,4 +1,7 @@
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
+from weakseg import contrast
 from weakseg.contrast import segment_contrast, tiled
 
 ROOT = Path(__file__).parents[1]
@@ -383,3 +387,51 @@ def test_golden(name, relation, dtype, loss_tolerance, tolerance):
     ):
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * theirs.max())
+
+
+def test_gpu_kernels_under_interpretation():
+    """The fused form in Triton's interpreter, which needs no GPU."""
+    pytest.importorskip("triton")
+    script = Path(__file__).with_name("fused_under_interpretation.py")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "the kernels agree" in run.stdout
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 2e-2), (torch.float64, 1e-9)]
+)
+def test_cuda_equals_cpu(dtype, tolerance):
+    vectors, keywords = problem(3000, 700, 64, 8, 8)
+    weight = torch.rand(3000, dtype=torch.float64)
+    true = reference(vectors, **keywords)
+    there = [v.detach().to("cuda", dtype).requires_grad_() for v in vectors]
+    keywords = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in keywords.items()}
+    loss = segment_contrast(*there, **keywords)
+    torch.testing.assert_close(loss.cpu().double(), true, rtol=tolerance, atol=tolerance)
+    for ours, theirs in zip(
+        gradients(loss, there, weight.cuda()), gradients(true, vectors, weight), strict=True
+    ):
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+@needs_cuda
+def test_cuda_is_deterministic():
+    vectors, keywords = problem(5000, 900, 64, 8, 8, dtype=torch.bfloat16)
+    vectors = [v.detach().cuda().requires_grad_() for v in vectors]
+    keywords = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in keywords.items()}
+    runs = [segment_contrast(*vectors, **keywords) for _ in range(2)]
+    assert torch.equal(*runs)
+    for one, two in zip(*[gradients(loss, vectors) for loss in runs], strict=True):
+        assert torch.equal(one, two)
+
+
+def test_says_so_where_the_kernels_do_not_work():
+    """On a CPU, uninterpreted, Triton finds no device to compile for."""
+    with pytest.warns(UserWarning, match="fused contrast does not work here"):
+        assert not contrast._fused_works.__wrapped__(torch.device("cpu"))

@@ -4,13 +4,14 @@ One function serves every relation; a relation is a table of which groups of seg
 negative or not compared for which groups of pixels.
 """
 
-from typing import Any
+import warnings
+from functools import cache
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from weakseg.contrast.tiled import Problem, solve
+from weakseg.contrast import tiled
+from weakseg.contrast.problem import Problem
 
 __all__ = ["segment_contrast"]
 
@@ -55,7 +56,10 @@ def segment_contrast(
         ValueError: shapes do not fit.
     """
     _check_shapes(pixels, prototypes, own, pixel_group, prototype_group, relation)
-    inputs = (
+    if pixels.is_cuda and torch.is_autocast_enabled("cuda"):
+        # As torch's own products under autocast; sums stay in float32.
+        pixels, prototypes = (x.to(torch.get_autocast_dtype("cuda")) for x in (pixels, prototypes))
+    problem = Problem(
         pixels,
         prototypes,
         own.long(),
@@ -65,56 +69,45 @@ def segment_contrast(
         float(concentration),
         len(prototypes) if learned is None else learned,
     )
-    if not torch.is_grad_enabled():
-        with torch.autocast(pixels.device.type, enabled=False):
-            return solve(Problem(*inputs)).loss
-    loss: Tensor = _Contrast.apply(*inputs)
-    return loss
+    with torch.autocast(pixels.device.type, enabled=False):
+        if _fused(problem):
+            from weakseg.contrast import fused
+
+            return fused.contrast(problem)
+        return tiled.contrast(problem)
 
 
-class _Contrast(torch.autograd.Function):
-    """Computes gradients in the forward pass, for the usual case that all losses weigh the same.
-
-    The exponentials are then made once, not twice. Where the incoming gradient differs from pixel
-    to pixel, the gradient by the prototypes is computed anew.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        problem = Problem(*inputs)
-        with torch.autocast(problem.pixels.device.type, enabled=False):
-            solution = solve(
-                problem,
-                want_pixels=ctx.needs_input_grad[0],
-                want_prototypes=ctx.needs_input_grad[1],
-            )
-        ctx.save_for_backward(*inputs[:-2], solution.pixels, solution.prototypes)
-        ctx.scalars = inputs[-2:]
-        return solution.loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        pixels, prototypes, own, row, column, table, by_pixels, by_prototypes = ctx.saved_tensors
-        problem = Problem(pixels, prototypes, own, row, column, table, *ctx.scalars)
-        with torch.autocast(weight.device.type, enabled=False):
-            if by_prototypes is not None:
-                if _uniform(weight):
-                    by_prototypes = by_prototypes * weight[0]
-                else:
-                    by_prototypes = solve(problem, weight=weight, want_prototypes=True).prototypes
-                by_prototypes = by_prototypes.to(problem.prototypes.dtype)
-            if by_pixels is not None:
-                by_pixels = (by_pixels * weight[:, None]).to(problem.pixels.dtype)
-        return by_pixels, by_prototypes, None, None, None, None, None, None
-
-
-def _uniform(weight: Tensor) -> bool:
-    if len(weight) == 0:
+def _fused(problem: Problem) -> bool:
+    """Whether to take the GPU kernels."""
+    pixels, prototypes = problem.pixels, problem.prototypes
+    double = torch.float64 in (pixels.dtype, prototypes.dtype)
+    if not pixels.is_cuda or double or len(pixels) == 0 or len(prototypes) == 0:
         return False
-    if weight.stride(0) == 0:
-        return True
-    return not weight.is_cuda and bool((weight == weight[0]).all())
+    return _fused_works(pixels.device)
+
+
+@cache
+def _fused_works(device: torch.device) -> bool:
+    """Tries the kernels on a small problem, once; Triton or its compiler may be missing."""
+    groups = torch.arange(4, device=device)
+    eye, ones = torch.eye(4, device=device), torch.ones(4, 4, device=device)
+    vectors = eye.requires_grad_(), ones.requires_grad_()
+    table = 2 * torch.eye(4, device=device) - 1
+    problem = Problem(*vectors, groups, groups, groups, table, 2.0, 4)
+    try:
+        from weakseg.contrast import fused
+
+        with torch.enable_grad():
+            ours, plain = fused.contrast(problem), tiled.contrast(problem)
+            gradients = [torch.autograd.grad(loss.sum(), vectors) for loss in (ours, plain)]
+        for one, other in zip((ours, *gradients[0]), (plain, *gradients[1]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    except Exception as error:
+        warnings.warn(
+            f"the fused contrast does not work here, a slower form is used: {error}", stacklevel=2
+        )
+        return False
+    return True
 
 
 def _check_shapes(

@@ -5,13 +5,15 @@ of size N x S is ever kept.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from weakseg.contrast.blocks import Block, Standing, blocks, standing
+from weakseg.contrast.problem import Problem, Solution, learned_first
 from weakseg.product import linear
 
 # A tile's similarities should stay in cache; larger tiles make for better products.
@@ -26,44 +28,56 @@ _ROW_MULTIPLE = 32
 Rectangle = tuple[slice, slice]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One call of the contrast.
+def contrast(problem: Problem) -> Tensor:
+    """Loss of each pixel (N,), differentiable."""
+    if not torch.is_grad_enabled():
+        return solve(problem).loss
+    loss: Tensor = _Contrast.apply(*problem.fields())
+    return loss
 
-    Attributes:
-        pixels: (N, D).
-        prototypes: (S, D).
-        own: (N,), -1 for none.
-        pixel_group: (N,), row of `table`.
-        prototype_group: (S,), column of `table`.
-        table: (Gp, Gq), +1, -1 or 0.
-        concentration: k.
-        learned: only the first so many prototypes have a gradient.
+
+class _Contrast(torch.autograd.Function):
+    """Computes gradients in the forward pass, for the usual case that all losses weigh the same.
+
+    The exponentials are then made once, not twice. Where the incoming gradient differs from pixel
+    to pixel, the gradient by the prototypes is computed anew.
     """
 
-    pixels: Tensor
-    prototypes: Tensor
-    own: Tensor
-    pixel_group: Tensor
-    prototype_group: Tensor
-    table: Tensor
-    concentration: float
-    learned: int
+    @staticmethod
+    def forward(ctx: Any, *fields: Any) -> Tensor:
+        problem = Problem(*fields)
+        solution = solve(
+            problem,
+            want_pixels=ctx.needs_input_grad[0],
+            want_prototypes=ctx.needs_input_grad[1],
+        )
+        ctx.save_for_backward(*problem.tensors(), solution.pixels, solution.prototypes)
+        ctx.scalars = problem.scalars()
+        return solution.loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, by_pixels, by_prototypes = ctx.saved_tensors
+        problem = Problem(*tensors, *ctx.scalars)
+        if by_prototypes is not None:
+            if _uniform(weight):
+                by_prototypes = by_prototypes * weight[0]
+            else:
+                with torch.autocast(weight.device.type, enabled=False):
+                    solution = solve(problem, weight=weight, want_prototypes=True)
+                by_prototypes = solution.prototypes
+        if by_pixels is not None:
+            by_pixels = by_pixels * weight[:, None]
+        return problem.gradients(by_pixels, by_prototypes)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Loss of each pixel (N,) and the gradients, None where not wanted.
-
-    Attributes:
-        loss: (N,).
-        pixels: (N, D), each row the gradient of that pixel's own loss.
-        prototypes: (S, D), gradient of the weighted sum of all losses.
-    """
-
-    loss: Tensor
-    pixels: Tensor | None
-    prototypes: Tensor | None
+def _uniform(weight: Tensor) -> bool:
+    if len(weight) == 0:
+        return False
+    if weight.stride(0) == 0:
+        return True
+    return not weight.is_cuda and bool((weight == weight[0]).all())
 
 
 def solve(
@@ -95,7 +109,7 @@ def solve(
     by_pixels = torch.zeros_like(pixels, dtype=precise) if want_pixels else None
     by_prototypes = torch.zeros_like(scaled) if want_prototypes else None
     column_of = torch.full_like(problem.prototype_group, -1)
-    for block in blocks(problem.pixel_group, *_learned_first(problem)):
+    for block in blocks(problem.pixel_group, *learned_first(problem)):
         u = _padded(scaled[block.columns])
         u_transposed = u.T.contiguous()
         learned = block.columns[block.columns < problem.learned]
@@ -133,18 +147,6 @@ def solve(
     if by_prototypes is not None:
         by_prototypes *= problem.concentration
     return Solution(loss, by_pixels, by_prototypes)
-
-
-def _learned_first(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Prototype groups and table, with groups of their own for prototypes that do not learn.
-
-    These sort behind the others, so that the product for the gradient leaves them out.
-    """
-    groups, table = problem.prototype_group, problem.table
-    if problem.learned >= len(groups):
-        return groups, table
-    behind = torch.arange(len(groups), device=groups.device) >= problem.learned
-    return groups + behind * table.shape[1], torch.cat([table, table], dim=1)
 
 
 def _powers(
