@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from weakseg.dataset import Dataset
+from weakseg.dataset import Dataset, DatasetInfo
 from weakseg.grouping import segment_pixels
 from weakseg.images import read_mask
 from weakseg.report.pictures import (
@@ -123,7 +123,8 @@ def _training_example(fitted: Fitted, index: int) -> tuple[Example, Tensor]:
     colours = class_colours(info)
     for title, mask in masks:
         tiny = nearest(mask, small.shape[:2])
-        shown.append(Shown(title, overlay(small, tiny, colours)))
+        note = "" if title == "Truth" or entry.mask is None else _right(mask, masks[-1][1], info)
+        shown.append(Shown(title, overlay(small, tiny, colours), note))
     classes = _classes([seeds, *(mask for _, mask in masks)], len(info.classes))
     named = frozenset(info.index(label) for label in annotation.labels)
     return Example(entry.name, tuple(shown), classes | named), embedding.cpu()
@@ -154,7 +155,7 @@ def _segments(
 
 def _draw_segments(image: Picture, segments: NDArray[np.int64]) -> Picture:
     full = nearest(segments, image.shape[:2])
-    return draw_boundaries(mosaic(image, full), full)
+    return draw_boundaries(mosaic(image, full), full, 0.35)
 
 
 def measured_examples(runs: dict[str, Fitted], count: int, worst: int) -> list[Example]:
@@ -188,8 +189,7 @@ def _measured_example(
     masks = [("Truth", "", truth)]
     for name, method, model, fitted in _models(runs):
         mask = model.predict_features(model.features(image), truth.shape).mask
-        note = f"{100 * fitted.accuracy[method][index]:.0f} % of pixels right"
-        masks.append((name, note, mask))
+        masks.append((name, f"{100 * fitted.accuracy[method][index]:.0f} % right", mask))
     shown = [Shown("Image", small)]
     for title, note, mask in masks:
         shown.append(Shown(title, overlay(small, nearest(mask, small.shape[:2]), colours), note))
@@ -206,6 +206,11 @@ def _models(runs: dict[str, Fitted]) -> list[tuple[str, str, Segmenter, Fitted]]
         (METHODS.get(method, method), method, model, fitted)
         for method, model in fitted.models.items()
     ]
+
+
+def _right(mask: NDArray[np.uint8], truth: NDArray[np.uint8], info: DatasetInfo) -> str:
+    counted = truth < len(info.classes)
+    return f"{100 * (mask == truth)[counted].mean():.0f} % right" if counted.any() else ""
 
 
 def same_images(runs: Sequence[Fitted]) -> bool:

@@ -168,11 +168,17 @@ def _figures(runs: dict[str, Fitted]) -> dict[str, Any]:
             for m in methods
         ]
         ours, plain = fitted.miou.get("weakseg"), fitted.miou.get("cross_entropy")
-        gain = "" if ours is None or plain is None else f"{100 * (ours - plain):+.1f}"
+        gain = "" if ours is None or plain is None else _signed(ours - plain)
         rows.append({"name": name, "kinds": _kinds(fitted), "cells": cells, "gain": gain})
     train = len(next(iter(runs.values())).job.dataset)
     names = [METHODS.get(m, m) for m in methods]
-    return {"figures": rows, "methods": names, "train_images": f"{train:,}"}
+    say_kinds = any(row["name"] != row["kinds"] for row in rows)
+    return {
+        "figures": rows,
+        "methods": names,
+        "say_kinds": say_kinds,
+        "train_images": f"{train:,}",
+    }
 
 
 def _methods(runs: dict[str, Fitted]) -> list[str]:
@@ -183,10 +189,10 @@ def _class_table(runs: dict[str, Fitted]) -> dict[str, Any]:
     """IoU by class: a column for each run and method that was measured."""
     pairs = [(n, f, m) for n, f in runs.items() for m in f.miou if f.iou[m]]
     several_methods = len(_methods(runs)) > 1
-    columns = []
-    for name, _, method in pairs:
-        words = [name] * (len(runs) > 1) + [METHODS.get(method, method)] * several_methods
-        columns.append(", ".join(words) or "IoU")
+    columns = [
+        [name] * (len(runs) > 1) + [METHODS.get(method, method)] * several_methods or ["IoU"]
+        for name, _, method in pairs
+    ]
     if not pairs:
         return {"table": [], "columns": []}
     info = pairs[0][1].job.labels.info
@@ -195,9 +201,12 @@ def _class_table(runs: dict[str, Fitted]) -> dict[str, Any]:
     for index, name in enumerate(info.classes):
         cells = [_percent(fitted.iou[method].get(name)) for _, fitted, method in pairs]
         if len(runs) == 1:
+            cells += [_gain(*cells)] if len(cells) == 2 else []
             cells.append(Cell(counts[index], f"{counts[index]:,}", bar=False))
         table.append({"index": index, "name": name, "colour": _hex(index), "cells": cells})
-    return {"table": table, "columns": columns + ["labelled images"] * (len(runs) == 1)}
+    if len(runs) == 1:
+        columns += [["gain"]] * (len(pairs) == 2) + [["labelled images"]]
+    return {"table": table, "columns": columns}
 
 
 def _legend(
@@ -253,6 +262,17 @@ def _notes_of(fitted: Fitted) -> list[str]:
 
 def _percent(value: float | None, method: str = "") -> Cell:
     return Cell(value, "–" if value is None else f"{100 * value:.1f}", method)
+
+
+def _gain(ours: Cell, plain: Cell) -> Cell:
+    if ours.value is None or plain.value is None:
+        return Cell(None, "–", bar=False)
+    gain = ours.value - plain.value
+    return Cell(gain, _signed(gain), bar=False)
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _words(value: Any) -> str:

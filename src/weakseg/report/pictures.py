@@ -92,12 +92,11 @@ def draw_seeds(image: Picture, seeds: NDArray[np.integer], info: DatasetInfo) ->
     return (pale * (1 - part) + colours[seeds] * part).round().astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def draw_boundaries(
-    image: Picture, labels: NDArray[np.integer], colour: tuple[int, int, int] = (255, 255, 255)
-) -> Picture:
-    """A photograph with the boundaries of regions (H, W) on it."""
+def draw_boundaries(image: Picture, labels: NDArray[np.integer], alpha: float = 1) -> Picture:
+    """A photograph with the boundaries of regions (H, W) on it in white, `alpha` of it."""
     picture = image.copy()
-    picture[boundaries(labels)] = colour
+    edge = boundaries(labels)
+    picture[edge] = (image[edge] * (1 - alpha) + 255 * alpha).round().astype(np.uint8)
     return picture
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -14,6 +14,12 @@ WIDTH, HEIGHT = 380, 210
 LEFT, RIGHT, TOP, BOTTOM = 38, 118, 10, 26
 POINTS = 200
 """Points drawn of a line: more would not be seen."""
+
+LOG = 100
+"""From this ratio of the largest to the smallest loss on the height is their logarithm."""
+
+COLOURS = ("cross_entropy", "image_similarity", "annotation", "cooccurrence", "affinity")
+"""Losses by number of their colour; others have the last."""
 
 
 @dataclass(frozen=True)
@@ -56,53 +62,64 @@ def stage_title(stage: str) -> str:
 
 
 def line_chart(title: str, lines: dict[str, Line]) -> str:
-    """An SVG of lines over steps from 0 up, each named at its end with its last value."""
+    """An SVG of lines over steps from 0 up, each named at its end with its last value.
+
+    Heights count from 0, or are logarithms where the values span more than a `LOG`-fold.
+    """
     lines = {name: thinned(sorted(line)) for name, line in lines.items()}
-    steps = max(x for line in lines.values() for x, _ in line)
-    high = max(y for line in lines.values() for _, y in line)
-    low = min(0.0, min(y for line in lines.values() for _, y in line))
-    marks = ticks(low, high)
-    bottom, top = min(low, marks[0]), max(high, marks[-1])
+    height, marks = _scale([value for line in lines.values() for _, value in line])
+    steps = max(1.0, *(step for line in lines.values() for step, _ in line))
+    base, end = HEIGHT - BOTTOM, WIDTH - RIGHT
 
     def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / max(steps, 1)
+        return LEFT + (end - LEFT) * step / steps
 
     def y(value: float) -> float:
-        span = top - bottom or 1
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / span
+        return base - (base - TOP) * height(value)
 
-    last = ", ".join(f"{name.replace('_', ' ')} {line[-1][1]:.3g}" for name, line in lines.items())
+    last = ", ".join(f"{_name(name)} {line[-1][1]:.3g}" for name, line in lines.items())
     label = escape(f"{title}: losses by step; at the end {last}")
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     for mark in marks:
-        parts.append(f'<path class="rule" d="M{LEFT} {y(mark):.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 3.5:.1f}" '
-            f'text-anchor="end">{mark:g}</text>'
-        )
-    for mark in ticks(0, steps, 4):
-        parts.append(
-            f'<text class="tick" x="{x(mark):.1f}" y="{HEIGHT - 9}" '
-            f'text-anchor="middle">{mark:,.0f}</text>'
-        )
-    heights = spread([y(line[-1][1]) for line in lines.values()], 15, TOP + 6, HEIGHT - BOTTOM)
-    for number, ((name, line), at) in enumerate(zip(lines.items(), heights, strict=True)):
+        at = f"{y(mark):.1f}"
+        parts.append(f'<path class="rule" d="M{LEFT} {at}H{end}"/>')
+        parts.append(_text("tick", LEFT - 6, y(mark), f"{mark:g}", "end"))
+    for mark in ticks(0, steps):
+        parts.append(_text("tick", x(mark), HEIGHT - 13, f"{mark:,.0f}", "middle"))
+    heights = spread([y(line[-1][1]) for line in lines.values()], 15, TOP + 6, base)
+    for (name, line), at_name in zip(lines.items(), heights, strict=True):
+        number = COLOURS.index(name) if name in COLOURS else len(COLOURS)
+        kind = f"line s{number}"
         path = "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in line)
-        kind = f"line s{number % 6}"
-        end = x(line[-1][0])
-        text = escape(name.replace("_", " "))
-        if len(line) == 1:
-            parts.append(
-                f'<circle class="{kind} dot" cx="{end:.1f}" cy="{y(line[0][1]):.1f}" r="2"/>'
-            )
-        parts.append(f'<path class="{kind}" d="M{path}"><title>{text}</title></path>')
-        leader = f"M{end + 2:.1f} {y(line[-1][1]):.1f}L{WIDTH - RIGHT + 12} {at:.1f}"
+        # A round cap makes a dot of a line of one point.
+        parts.append(f'<path class="{kind}" d="M{path}{"h0" * (len(line) == 1)}"/>')
+        leader = f"M{x(line[-1][0]) + 2:.1f} {y(line[-1][1]):.1f}L{end + 12} {at_name:.1f}"
         parts.append(f'<path class="{kind} leader" d="{leader}"/>')
-        parts.append(
-            f'<text class="name t{number % 6}" x="{WIDTH - RIGHT + 15}" y="{at + 3.5:.1f}">{text}'
-            f'<tspan class="last" dx="4">{line[-1][1]:.2g}</tspan></text>'
-        )
+        value = f'<tspan class="last" dx="4">{line[-1][1]:.2g}</tspan>'
+        parts.append(_text(f"t{number}", end + 15, at_name, escape(_name(name)) + value))
     return "".join([*parts, "</svg>"])
+
+
+def _scale(values: Sequence[float]) -> tuple[Callable[[float], float], list[float]]:
+    """How high a value stands, 0..1, and the values to mark."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > LOG:
+        first, last = math.log10(low), math.log10(high)
+        powers = range(math.ceil(first), math.floor(last) + 1)
+        return lambda value: (math.log10(value) - first) / (last - first), [10.0**p for p in powers]
+    low = min(0.0, low)
+    marks = ticks(low, high)
+    bottom, top = min(low, *marks), max(high, *marks)
+    return lambda value: (value - bottom) / (top - bottom or 1), marks
+
+
+def _name(loss: str) -> str:
+    return loss.replace("_", " ")
+
+
+def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    place = f'x="{x:.1f}" y="{y + 3.5:.1f}" text-anchor="{anchor}"'
+    return f'<text class="{kind}" {place}>{text}</text>'
 
 
 def thinned(line: Line) -> Line:
@@ -115,14 +132,14 @@ def thinned(line: Line) -> Line:
     return [*means, line[-1]]
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers that span low..high."""
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers within low..high, evenly spaced, `count` steps at most."""
     span = high - low
     if not span > 0:
         return [low]
     raw = span / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = min((f * power for f in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
+    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 10) for i in range(first, last + 1)]
 
