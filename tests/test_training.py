@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, picture, scenes
+from small_scenes import CLASSES, picture, scenes
 
 from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
 from weakseg.errors import InputError

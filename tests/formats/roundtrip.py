@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import save_image
+from format_files import save_image
 from hypothesis import strategies as st
 
 from weakseg.annotation import Annotation, Area, Box, Point, Scribble

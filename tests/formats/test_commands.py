@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import save_image
+from format_files import save_image
 from PIL import Image
 
 from weakseg.cli import main

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,19 @@ from weakseg.training.recipe import resolve_device
 FOLDERS = ("confidence", "probabilities", "overlays")
 """Subfolders of the output, one a kind of file."""
 
-Job = tuple[str, Callable[[], NDArray[np.uint8]]]
-"""Name of an image under the output folder, and how to read it."""
+
+class Job(NamedTuple):
+    """An image to classify.
+
+    Attributes:
+        name: under the output folder.
+        read: gives the photograph.
+        files: of the input, which nothing may replace.
+    """
+
+    name: str
+    read: Callable[[], NDArray[np.uint8]]
+    files: tuple[Path, ...] = ()
 
 
 def predict(
@@ -68,8 +80,10 @@ def predict(
     model = Segmenter.load(run, device=resolve_device(device))
     jobs = _from_dataset(images, split) if split else _from_files(images, out)
     _refuse_clashes(jobs)
+    _refuse_replacing(jobs, out)
     failed = 0
-    for name, read in track(jobs, "predicting", console=console, disable=not console.is_terminal):
+    shown = track(jobs, "predicting", console=console, disable=not console.is_terminal)
+    for name, read, _ in shown:
         try:
             image = read()
             prediction = model.predict(
@@ -90,14 +104,13 @@ def _from_files(images: Path, out: Path) -> list[Job]:
     if base.resolve() in out.resolve().parents:
         # Masks of an earlier prediction are no photographs.
         paths = [path for path in paths if out.resolve() not in path.resolve().parents]
+    if not paths:
+        raise InputError("no images found but masks of an earlier prediction", file=images)
     names = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
-    inputs = {path.resolve() for path in paths}
-    for name, path in zip(names, paths, strict=True):
-        if (out / f"{name}.png").resolve() in inputs:
-            raise InputError(
-                "a mask would replace a photograph", file=path, rule="another folder for --out"
-            )
-    return [(name, partial(read_image, path)) for name, path in zip(names, paths, strict=True)]
+    return [
+        Job(name, partial(read_image, path), (path,))
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -126,8 +139,9 @@ def _job(part: Dataset, index: int) -> Job:
     try:
         entry = part[index]
     except InputError as error:
-        return f"image {index + 1} of the part", partial(_fail, error)
-    return entry.name, entry.read_image
+        return Job(f"image {index + 1} of the part", partial(_fail, error))
+    files = tuple(file for file in (entry.image, entry.mask) if isinstance(file, Path))
+    return Job(entry.name, entry.read_image, files)
 
 
 def _fail(error: InputError) -> NDArray[np.uint8]:
@@ -137,7 +151,7 @@ def _fail(error: InputError) -> NDArray[np.uint8]:
 def _refuse_clashes(jobs: list[Job]) -> None:
     """Two images that would be written to one file, or into our own subfolders."""
     seen: set[str] = set()
-    for name, _ in jobs:
+    for name, *_ in jobs:
         if name in seen:
             raise InputError(
                 "two images of one name",
@@ -151,6 +165,27 @@ def _refuse_clashes(jobs: list[Job]) -> None:
                 rule=f"names other than {', '.join(FOLDERS)}",
             )
         seen.add(name)
+
+
+def _refuse_replacing(jobs: list[Job], out: Path) -> None:
+    """A mask may replace one of an earlier prediction, but no photograph and no true mask."""
+    inputs = {file.resolve() for job in jobs for file in job.files}
+    for job in jobs:
+        target = out / f"{job.name}.png"
+        if target.exists() and (target.resolve() in inputs or not _is_indexed(target)):
+            raise InputError(
+                "a mask would replace a file of another kind",
+                file=target,
+                rule="another folder for --out",
+            )
+
+
+def _is_indexed(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.mode == "P"
+    except OSError:
+        return False
 
 
 def _write(

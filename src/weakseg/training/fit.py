@@ -33,6 +33,7 @@ from weakseg.training.region_stage import region_stage
 from weakseg.training.run_folder import RunFolder
 from weakseg.training.setup import (
     cache_folder,
+    check_files,
     fingerprint,
     make_fabric,
     say_plan,
@@ -94,18 +95,26 @@ def fit(
     Raises:
         InputError: unusable data, labels or settings, or another run in `out`.
     """
-    train, held_out = split_for_training(dataset, recipe or Recipe())
-    kinds = chosen_kinds(train, (recipe or Recipe()).kinds)
-    recipe = (recipe or Recipe()).resolved(kinds)
+    recipe = recipe or Recipe()
+    train, held_out = split_for_training(dataset, recipe)
+    kinds = chosen_kinds(train, recipe.kinds, in_turn=recipe.mix)
+    recipe = recipe.resolved(kinds)
+    # What is wrong with the data shows before a run folder is made, or an old one thrown away.
+    labels = Labels(train, recipe)
+    check_files(train)
+    if held_out is not None:
+        check_files(held_out, masks=True)
     run = RunFolder(Path(out), recipe, fingerprint(dataset), overwrite=overwrite)
     torch.manual_seed(recipe.seed)
-    labels = Labels(train, recipe)
     job = stages.Job(labels, recipe, run, cache_folder(), make_fabric(recipe), Progress(console))
     if tensorboard:
         job.progress.writers.append(tensorboard_writer(run.path))
     say_plan(job, held_out)
 
     segmenter = new_segmenter(job)
+    if held_out is not None and recipe.regime == "frozen":
+        # Needed for measuring, and a damaged image shows now instead of after the training.
+        stages.features_of(job, held_out, segmenter.backbone, "measured")
     regions = region_stage(job)
     features, network, context = train_embedding_and_features(job, segmenter, regions)
     segmenter.head.load_state_dict(network.head.state_dict())

@@ -19,13 +19,16 @@ from weakseg.training.recipe import Recipe
 CamOf = Callable[[int], ClassMaps | None]
 
 
-def chosen_kinds(dataset: Dataset, asked: tuple[str, ...]) -> tuple[str, ...]:
+def chosen_kinds(
+    dataset: Dataset, asked: tuple[str, ...], *, in_turn: bool = False
+) -> tuple[str, ...]:
     """The kinds of label to train on, in the order of `KINDS`.
 
     Args:
         dataset: its training part.
         asked: the kinds named in the recipe; empty: every weak kind that there is, and masks
             only where there is no other label.
+        in_turn: keep the order in which they were asked for, in which images take turns.
 
     Raises:
         InputError: a kind that was asked for does not occur, or there is no label at all.
@@ -44,6 +47,8 @@ def chosen_kinds(dataset: Dataset, asked: tuple[str, ...]) -> tuple[str, ...]:
             found=", ".join(missing),
             rule=f"one or more of {', '.join(present)}",
         )
+    if asked and in_turn:
+        return tuple(dict.fromkeys(asked))
     wanted = asked or tuple(kind for kind in present if kind != "masks") or present
     return tuple(kind for kind in KINDS if kind in wanted)
 

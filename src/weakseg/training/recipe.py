@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -15,6 +15,14 @@ from weakseg.relations import Relation, RelationSettings
 Regime = Literal["auto", "frozen", "fine-tune"]
 Regions = Literal["learned", "gradient", "slic", "none"]
 Scores = Literal["classifier", "knn"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+CHOICES = {
+    "regime": get_args(Regime),
+    "regions": get_args(Regions),
+    "scores": get_args(Scores),
+    "precision": get_args(Precision),
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Recipe:
         grid: k-means cells (rows, columns) that segments start from in training.
         crop: side of a training crop in embedding positions (frozen) or pixels (fine-tune);
             0 chooses by regime.
-        batch: images in a training batch; 0 chooses by regime.
+        batch: images in a training batch.
         lr: peak learning rate of what is trained from scratch.
         backbone_lr: peak learning rate of the backbone (fine-tune).
         weight_decay: of AdamW.
@@ -100,19 +108,29 @@ class Recipe:
     validation: float = 0.1
     device: str = "auto"
     devices: int = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     workers: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_kinds(self.kinds)
+        if isinstance(self.kinds, str):
+            object.__setattr__(self, "kinds", (self.kinds,))
+        for name in ("kinds", "grid"):  # a list, in YAML
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise _wrong(name, getattr(self, name), f"one of {', '.join(choices)}")
         if self.steps is not None and self.steps < 0:
             raise _wrong("steps", self.steps, "0 or more")
         for name in ("long_side", "dim", "batch", "devices"):
             if getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "1 or more")
-        for name in ("classifier_steps", "rounds", "memory", "crop", "workers"):
-            if getattr(self, name) < 0:
+        for name in (
+            *("classifier_steps", "rounds", "memory", "crop", "workers"),
+            *("weight_decay", "cross_entropy"),
+        ):
+            if not getattr(self, name) >= 0:
                 raise _wrong(name, getattr(self, name), "0 or more")
         if self.output_stride not in (8, 16):
             raise _wrong("output_stride", self.output_stride, "8 or 16")
@@ -141,6 +159,9 @@ class Recipe:
         if regime == "auto":
             regime = "fine-tune" if device.type == "cuda" else "frozen"
         frozen = regime == "frozen"
+        if not frozen and self.crop % self.output_stride:
+            rule = f"a multiple of --output-stride, {self.output_stride}"
+            raise _wrong("crop", self.crop, rule)
         return replace(
             self,
             kinds=kinds,

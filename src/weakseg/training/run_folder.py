@@ -80,14 +80,19 @@ class RunFolder:
             raise InputError(
                 "the run folder holds something else", file=self.path, rule="a new or empty folder"
             )
+        # Other programs name their settings so too: nothing of theirs is thrown away.
+        try:
+            changed = _differences(yaml.safe_load(path.read_text()), config)
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "not the settings of a run",
+                file=path,
+                found=str(error),
+                rule="a new or empty folder, or that of a run",
+            ) from error
         if overwrite:
             shutil.rmtree(self.path)
             return
-        try:
-            old = yaml.safe_load(path.read_text())
-            changed = _differences(old, config)
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise InputError("damaged settings of a run", file=path, found=str(error)) from error
         if changed:
             raise InputError(
                 "the run folder holds a run with other settings",
@@ -103,7 +108,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for part in ("dataset", "recipe"):
         for key in sorted(old[part].keys() | new[part].keys()):
             before, after = old[part].get(key), new[part].get(key)
-            if before != after and key not in FREE:
+            if before != after and (part, key) == ("dataset", "content"):
+                changed.append("dataset.yaml or annotations.jsonl have changed")
+            elif before != after and key not in FREE:
                 changed.append(f"{key} {before} there, {after} now")
     return changed
 

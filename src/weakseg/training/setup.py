@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from rich.markup import escape
 
 from weakseg.dataset import Dataset
 from weakseg.errors import InputError
 from weakseg.features.extract import resolve_precision
 from weakseg.files import content_hash
+from weakseg.images import image_size
 from weakseg.training import stages
 from weakseg.training.recipe import Recipe
 
@@ -48,12 +50,41 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     """What tells whether a run is resumed on the same data."""
     if dataset.folder is not None:
         files = [dataset.folder / name for name in ("dataset.yaml", "annotations.jsonl")]
-        return {"folder": str(dataset.folder.resolve()), "content": content_hash(*files)}
+        known = {"folder": str(dataset.folder.resolve()), "content": content_hash(*files)}
+        with files[1].open("rb") as lines:
+            part = len(dataset) < sum(1 for _ in lines)
+        if part:
+            known["images"] = content_hash([entry.name for entry in dataset])
+        return known
     parts = [
-        [entry.name, content_hash(np.asarray(entry.image)), repr(entry.annotation)]
+        [
+            [entry.name, entry.split, entry.annotation.to_dict()],
+            content_hash(np.asarray(entry.image)),
+            None if entry.mask is None else content_hash(entry.read_mask()),
+        ]
         for entry in dataset
     ]
-    return {"folder": "in memory", "content": content_hash(parts)}
+    return {"folder": "in memory", "content": content_hash(dataset.info, parts)}
+
+
+def check_files(dataset: Dataset, *, masks: bool = False) -> None:
+    """See from their headers that images (and masks) are there, and as large as they should be.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    for entry in dataset:
+        for what, file in (("image", entry.image), ("mask", entry.mask if masks else None)):
+            if not isinstance(file, Path):
+                continue
+            width, height = image_size(file)
+            if (width, height) != (entry.width, entry.height):
+                raise InputError(
+                    f"{what} of another size than its line says",
+                    file=file,
+                    found=f"{width} x {height}",
+                    rule=f"{entry.width} x {entry.height}",
+                )
 
 
 def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
@@ -61,8 +92,8 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
     recipe, say = job.recipe, job.progress.say
     measured = 0 if held_out is None else len(held_out)
     say(
-        f"{job.labels.info.name}: {len(job.dataset)} images to train on, {measured} to measure "
-        f"on, {len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
+        f"{escape(job.labels.info.name)}: {len(job.dataset)} images to train on, {measured} to "
+        f"measure on, {len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
         + (" (one kind an image, in turn)" if recipe.mix else "")
     )
     unlabelled = int((~job.labels.tags.any(1)).sum())
@@ -74,7 +105,7 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
         if count == 0 and not (name == job.labels.info.background and job.labels.needs_cam())
     ]
     if absent:
-        say(f"[yellow]classes without any label, never predicted: {', '.join(absent)}[/]")
+        say(f"[yellow]classes without any label, never predicted: {escape(', '.join(absent))}[/]")
     say(
         f"{recipe.regime} {recipe.backbone} on {recipe.device}: features, "
         f"{recipe.steps} steps of the embedding, {recipe.rounds + 1} x {recipe.classifier_steps} "
