@@ -21,24 +21,8 @@ from weakseg.training import Recipe
 CLASSES = ["background", "[live] coral", "square", "[/dead] coral"]
 RENAMED = {"disc": CLASSES[1]}
 QUICK = [
-    "--kinds",
-    "points",
-    "--regime",
-    "frozen",
-    "--device",
-    "cpu",
-    "--long-side",
-    "96",
-    "--steps",
-    "10",
-    "--crop",
-    "6",
-    "--classifier-steps",
-    "30",
-    "--rounds",
-    "1",
-    "--batch",
-    "2",
+    *("--kinds", "points", "--regime", "frozen", "--device", "cpu", "--long-side", "96"),
+    *("--steps", "10", "--crop", "6", "--classifier-steps", "30", "--rounds", "1", "--batch", "2"),
 ]
 
 

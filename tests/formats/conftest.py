@@ -8,7 +8,7 @@ import pytest
 from format_files import FIXTURES, save_image
 
 # Time limits on single examples fail on a busy machine.
-hypothesis.settings.register_profile("formats", deadline=None)
+hypothesis.settings.register_profile("formats", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("formats")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from roundtrip import masks
 from skimage.draw import polygon2mask
@@ -43,6 +43,9 @@ def test_a_polygon_holds_the_pixels_whose_centres_it_holds(
 
 @given(st.lists(st.tuples(st.floats(-5, 25), st.floats(-5, 20)), min_size=3, max_size=8))
 def test_filling_agrees_with_scikit_image(ring: list[tuple[float, float]]) -> None:
+    x, y = np.array(ring).T
+    # scikit-image counts pixels that a ring without area passes through.
+    assume(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) > 1e-3)
     filled = fill_rings([ring], (16, 20)).on((16, 20))
     centre = np.array(ring)[:, ::-1] - 0.5
     # They may differ on an edge only: shifted by nearly nothing both ways, one agrees.

@@ -1,5 +1,7 @@
 """Spherical k-means over a batch of images."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
@@ -10,8 +12,6 @@ from weakseg.product import linear
 _ROW_MULTIPLE = 1024
 # Gathering the pixels that may move pays where at most this share of an image may.
 _WORTH_GATHERING = 0.7
-# Images are taken together up to this many pixels: their vectors stay in cache over the rounds.
-_CACHED_PIXELS = 16384
 _ROUNDING = 1e-6
 
 
@@ -43,15 +43,11 @@ def spherical_kmeans(
     if vectors.is_cuda:
         return _batched(vectors, valid, label, clusters, iterations)
     counts = valid.sum(dim=1).tolist()
-    together = max(1, _CACHED_PIXELS // vectors.shape[1])
-    for at in range(0, len(vectors), together):
-        group = slice(at, at + together)
-        part, inside, old = vectors[group], valid[group], label[group]
-        counts = inside.sum(dim=1).tolist()
-        if sum(counts) == inside.numel():
-            _moving(part.flatten(0, 1), counts, old.view(-1), clusters, iterations)
-        elif sum(counts):
-            old[inside] = _moving(part[inside], counts, old[inside], clusters, iterations)
+    counts = valid.sum(dim=1).tolist()
+    if sum(counts) == valid.numel():
+        _moving(vectors.flatten(0, 1), counts, label.view(-1), clusters, iterations)
+    elif sum(counts):
+        label[valid] = _moving(vectors[valid], counts, label[valid], clusters, iterations)
     return label
 
 
@@ -101,32 +97,31 @@ def _moving(
             rows = stale.nonzero()[:, 0]
             x = vectors.index_select(0, pad(rows, (0, _ROW_MULTIPLE)))
             here, ends = label.index_select(0, rows), torch.searchsorted(rows, bounds)
-        similarity = _similarity(x, ends.tolist(), centres, population)
-        own = similarity.gather(1, here[:, None])
-        other = similarity.scatter_(1, here[:, None], -torch.inf).amax(dim=1)
-        gap = own.squeeze(1).sub_(other)
-        moved = (gap < 0).nonzero()[:, 0]
-        expiry = _updated(expiry, rows, gap.clamp_(min=0).add_(travelled))
+        parts = _similarities(x, ends.tolist(), centres, population)
+        gap, moved, to = _nearest(parts if rows is None else [torch.cat(list(parts))], here)
+        gap.clamp_(min=0).add_(travelled)
+        expiry = gap if rows is None else expiry.index_copy_(0, rows, gap)
         if len(moved) == 0:
             break
-        to = _first_at(similarity.index_select(0, moved), other.index_select(0, moved))
-        source, from_ = x.index_select(0, moved), here.index_select(0, moved)
+        source, left = x.index_select(0, moved), here.index_select(0, moved)
         if rows is not None:
             moved = rows.index_select(0, moved)
-        offset = first.index_select(0, moved)
         label.index_copy_(0, moved, to)
+        offset = first.index_select(0, moved)
         to += offset
-        from_ += offset
-        sums.index_add_(0, to, source).index_add_(0, from_, source.neg_())
+        left += offset
+        sums.index_add_(0, to, source).index_add_(0, left, source.neg_())
         population += torch.bincount(to, minlength=groups)
-        population -= torch.bincount(from_, minlength=groups)
+        population -= torch.bincount(left, minlength=groups)
         previous, centres = centres, normalize(sums, dim=1)
         travelled += 2 * float((centres - previous).norm(dim=1).max()) + _ROUNDING
     return label
 
 
-def _similarity(x: Tensor, bounds: list[int], centres: Tensor, population: Tensor) -> Tensor:
-    """Similarity of pixels to the centres of their image, -inf where that is empty.
+def _similarities(
+    x: Tensor, bounds: list[int], centres: Tensor, population: Tensor
+) -> Iterator[Tensor]:
+    """Similarity of the pixels of each image to its centres, -inf where one is empty.
 
     Args:
         x: (n or more, D), the images' pixels one after the other, then anything.
@@ -134,23 +129,44 @@ def _similarity(x: Tensor, bounds: list[int], centres: Tensor, population: Tenso
         centres: (B * clusters, D).
         population: (B * clusters,) pixels of each.
 
-    Returns:
-        (n, clusters).
+    Yields:
+        (pixels, clusters) of the next image.
     """
     images = len(bounds) - 1
-    parts = []
-    for start, stop, centre in zip(bounds[:-1], bounds[1:], centres.chunk(images), strict=True):
+    some_empty = not population.all()
+    for image, centre in enumerate(centres.chunk(images)):
+        start, stop = bounds[image : image + 2]
         # Where there are rows beyond the image's they make for a rounder shape, and are dropped.
         end = start - (start - stop) // _ROW_MULTIPLE * _ROW_MULTIPLE
-        parts.append(linear(x[start:end], centre)[: stop - start])
-    if not population.all():
-        for part, count in zip(parts, population.chunk(images), strict=True):
-            part.masked_fill_(count == 0, -torch.inf)
-    return parts[0] if images == 1 else torch.cat(parts)
+        similarity = linear(x[start:end], centre)[: stop - start]
+        if some_empty:
+            similarity.masked_fill_(population.chunk(images)[image] == 0, -torch.inf)
+        yield similarity
 
 
-def _updated(values: Tensor, rows: Tensor | None, new: Tensor) -> Tensor:
-    return new if rows is None else values.index_copy_(0, rows, new)
+def _nearest(similarities: Iterable[Tensor], label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compares pixels' own centres with the others.
+
+    Args:
+        similarities: (pixels, clusters) each; overwritten.
+        label: (n,) of all these pixels, their clusters.
+
+    Returns:
+        (n,) by how much the own centre is nearer than any other; (m,) the pixels for which that is
+        negative; (m,) the clusters that these belong to now.
+    """
+    gaps, moved, to = [], [], []
+    start = 0
+    for similarity in similarities:
+        own = label[start : start + len(similarity), None]
+        gap = similarity.gather(1, own).squeeze(1)
+        other = similarity.scatter_(1, own, -torch.inf).amax(dim=1)
+        gaps.append(gap.sub_(other))
+        mover = (gap < 0).nonzero()[:, 0]
+        to.append(_first_at(similarity.index_select(0, mover), other.index_select(0, mover)))
+        moved.append(mover.add_(start))
+        start += len(similarity)
+    return torch.cat(gaps), torch.cat(moved), torch.cat(to)
 
 
 def _first_at(similarity: Tensor, value: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 
 Line = list[tuple[float, float]]
 
-WIDTH, HEIGHT = 380, 210
-LEFT, RIGHT, TOP, BOTTOM = 38, 118, 10, 26
+WIDTH, HEIGHT = 390, 210
+LEFT, RIGHT, TOP, BOTTOM = 38, 130, 10, 26
 POINTS = 200
 """Points drawn of a line: more would not be seen."""
 
