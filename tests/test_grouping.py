@@ -123,12 +123,20 @@ def test_equals_the_plain_loop(shape, grid, iterations, ignored, seed):
     assert torch.equal(segments.region, attributes[:, 3])
 
 
-@pytest.mark.parametrize("cached", [1, 400, 1 << 20])
-def test_does_not_depend_on_what_is_taken_together(monkeypatch, cached):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_ROW_MULTIPLE", 1),
+        ("_ROW_MULTIPLE", 37),
+        ("_WORTH_GATHERING", -1.0),  # never only those that may move
+        ("_WORTH_GATHERING", 2.0),  # always
+    ],
+)
+def test_does_not_depend_on_what_is_taken_together(monkeypatch, name, value):
     embeddings = smooth_embeddings(3, 5, 16, 20)
     seeds, regions = maps(3, 16, 20, ignored=0.3)
     plain = segment_pixels(embeddings, seeds, regions, grid=(3, 4), iterations=8)
-    monkeypatch.setattr(kmeans, "_CACHED_PIXELS", cached)
+    monkeypatch.setattr(kmeans, name, value)
     again = segment_pixels(embeddings, seeds, regions, grid=(3, 4), iterations=8)
     assert torch.equal(plain.index, again.index)
 

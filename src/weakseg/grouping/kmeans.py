@@ -43,7 +43,6 @@ def spherical_kmeans(
     if vectors.is_cuda:
         return _batched(vectors, valid, label, clusters, iterations)
     counts = valid.sum(dim=1).tolist()
-    counts = valid.sum(dim=1).tolist()
     if sum(counts) == valid.numel():
         _moving(vectors.flatten(0, 1), counts, label.view(-1), clusters, iterations)
     elif sum(counts):
