@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from weakseg.evaluation import evaluate
     from weakseg.segmenter import Prediction, Segmenter
     from weakseg.training import Fitted, Recipe, fit
+
+# OpenMP threads that wait for each other spin, and on a machine with other work spin away the time
+# of those they wait for: a dense CRF took fifty times as long. Read when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOMES = {
     "Annotation": "annotation",
