@@ -75,6 +75,10 @@ def test_a_sound_data_set(tmp_path):
         ('{"image": "images/b.jpg", "tags": [', "JSON line cut off: found"),
         (SOUND, "image listed twice: found a.jpg; expected each image once; it is on line 1"),
         ({"image": "../b.jpg"}, "path leaves the data set's folder"),
+        ({"image": "images\\b.jpg"}, r"path with a backslash: found images\b.jpg"),
+        ({"image": "images/\ud800.jpg"}, r"not a path: found images/\ud800.jpg"),
+        ('{"image": "images/b.jpg", "tags": ["sea"], "tags": []}', "key given twice: found tags"),
+        ('{"image": "images/b.jpg", "points": [{"xy": [1, 1], "xy": 2}]}', "key given twice"),
         (second(tag=["coral"]), "unknown key: found tag"),
     ],
 )

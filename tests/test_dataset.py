@@ -58,6 +58,7 @@ def test_info_indices():
         ("[1, 2]", "not a data set: found [1, 2]"),
         ("name: [", "dataset.yaml:1: not valid YAML"),
         ("name: a\nclasses: {", "dataset.yaml:2: not valid YAML"),
+        ("name: a\nclasses: [b]\nname: c", "dataset.yaml:3: not valid YAML: found key name given"),
         ("name: a", "classes: found nothing; expected a list of names"),
         ("classes: [a]", "name: found nothing; expected text"),
         ("name: a\nclasses: []", "classes: found []"),
@@ -162,7 +163,7 @@ def test_open_reads_every_kind(tmp_path):
         ("[1]", "not an entry: found [1]; expected a JSON object"),
         ("x", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ("\udcff", "not valid JSON"),
+        ("\udcff", "not UTF-8"),
         ({}, "entry without an image"),
         ({"image": None}, "entry without an image"),
         ({"image": 3}, "not a path: found 3"),
@@ -255,7 +256,7 @@ def test_missing_and_empty_annotations(tmp_path):
         Dataset.open(folder)
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n", "\n \t\n"])
 @pytest.mark.parametrize("start", ["", "\n", "\ufeff"])
 def test_blank_lines_and_line_ends(tmp_path, start, end):
     folder = make(tmp_path)
@@ -293,10 +294,26 @@ def test_views(tmp_path):
     assert seen(pickle.loads(pickle.dumps(dataset.split("val")))) == [1, 3]
 
 
-def test_a_damaged_line_stops_the_survey(tmp_path):
-    folder = make(tmp_path, {"image": "images/a.png"}, '{"image"')
-    with pytest.raises(InputError, match="jsonl:2: JSON line cut off"):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"image"', "JSON line cut off"),
+        ('{"image": "images/b.png", "split": 3}', "split: found 3; expected text"),
+        ('{"image": "images/b.png", "split": " "}', "split: found ' '; expected text"),
+    ],
+)
+def test_a_damaged_line_stops_the_survey(tmp_path, line, message):
+    folder = make(tmp_path, {"image": "images/a.png"}, line)
+    with pytest.raises(InputError, match=f"jsonl:2: {message}"):
         Dataset.open(folder).splits()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_lines_that_are_not_utf_8(tmp_path, encoding):
+    folder = make(tmp_path)
+    (folder / "annotations.jsonl").write_bytes('{"image": "images/\xe9.png"}'.encode(encoding))
+    with pytest.raises(InputError, match="jsonl:1: not UTF-8"):
+        Dataset.open(folder)[0]
 
 
 def test_a_million_lines_stay_cheap(tmp_path):

@@ -18,6 +18,8 @@ from weakseg.errors import InputError, InputErrors, Problem
         ),
         ({}, {"found": 0}, "box with x1 <= x0: found 0"),
         ({}, {"found": "two\nlines"}, "box with x1 <= x0: found two lines"),
+        ({}, {"found": "caf\udce9 \x1b[31m é"}, r"box with x1 <= x0: found caf\udce9 \x1b[31m é"),
+        ({"file": "\udce9.jpg"}, {}, r"\udce9.jpg: box with x1 <= x0"),
         ({}, {"found": "x" * 500}, "box with x1 <= x0: found " + "x" * 157 + "..."),
     ],
 )
@@ -25,6 +27,7 @@ def test_message(place, details, expected):
     error = InputError("box with x1 <= x0", **place, **details)
     assert str(error) == expected
     assert str(Problem.from_error(error)) == expected
+    json.dumps(Problem.from_error(error).to_dict(), ensure_ascii=False).encode()
 
 
 def test_errors_cross_processes():

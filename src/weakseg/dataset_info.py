@@ -89,7 +89,7 @@ class DatasetInfo:
     def parse(cls, path: str | PathLike[str]) -> tuple[DatasetInfo | None, list[Problem]]:
         """Read a `dataset.yaml`, listing every problem; with any, there is no `DatasetInfo`."""
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+            data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)
         except FileNotFoundError:
             return None, [Problem("no such file", file=str(path), rule="a data set's dataset.yaml")]
         except yaml.YAMLError as error:
@@ -117,6 +117,19 @@ class DatasetInfo:
         for key, comment in _COMMENTS.items():
             text = re.sub(f"^{key}:", f"# {comment}\n{key}:", text, flags=re.MULTILINE)
         return text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings hold each key once; YAML itself lets the last one win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for i, (key, _) in enumerate(node.value):
+            if key.value in keys[:i]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key.value} given twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 _COMMENTS = {

@@ -166,13 +166,24 @@ def check_relative(name: object) -> str:
         InputError: absolute, with `..`, with a backslash or a drive, or no text.
     """
     rule = "a path inside the data set's folder, with forward slashes"
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or not _encodable(name):
         raise InputError("not a path", found=name, rule=rule)
+    if "\\" in name:
+        raise InputError("path with a backslash", found=name, rule=rule)
     parts = PurePosixPath(name).parts
-    outside = name.startswith("/") or ".." in parts or "\\" in name or parts[:1] == ("~",)
+    outside = name.startswith("/") or ".." in parts or parts[:1] == ("~",)
     if outside or not parts or parts[0].endswith(":"):
         raise InputError("path leaves the data set's folder", found=name, rule=rule)
     return name
+
+
+def _encodable(name: str) -> bool:
+    """Whether it holds no half of a surrogate pair, which no file name in UTF-8 has."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _transfer(source: Path, target: Path, *, link: bool) -> None:

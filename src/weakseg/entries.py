@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,8 +25,6 @@ ENTRY_KEYS = ("image", "mask", "split", "width", "height", *LABEL_KEYS, "meta")
 
 Survey = tuple[list[str], NDArray[np.int32], NDArray[np.uint8]]
 """Names of the splits, code of each entry's split, bits (as in `KINDS`) of its kinds of label."""
-
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class EntryLines:
         """What can be said of all entries after one pass.
 
         Raises:
-            InputError: a line is no JSON object.
+            InputError: a line is no JSON object, or its part no text.
         """
         splits: dict[str, int] = {}
         codes = np.empty(len(self), np.int32)
@@ -153,9 +153,10 @@ class EntryLines:
         for row, (number, text) in enumerate(self.lines()):
             try:
                 data = _parse_json(text)
+                split = _split(data)
             except InputError as error:
                 raise error.at(self.path, number) from None
-            codes[row] = splits.setdefault(str(data.get("split") or "train"), len(splits))
+            codes[row] = splits.setdefault(split, len(splits))
             bits[row] = sum(1 << i for i, key in enumerate(keys) if data.get(key))
         return [*splits], codes, bits
 
@@ -217,9 +218,11 @@ def parse_entry(
                 problems.append(Problem.from_error(error))
         elif key == "image":
             problems.append(Problem("entry without an image", found=[*data], rule='"image": path'))
-    split = data.get("split")
-    if split is not None and (not isinstance(split, str) or not split):
-        problems.append(Problem("split", found=split, rule="text"))
+    split = "train"
+    try:
+        split = _split(data)
+    except InputError as error:
+        problems.append(Problem.from_error(error))
     if not isinstance(data.get("meta", {}), dict):
         problems.append(Problem("meta", found=data["meta"], rule="an object"))
     annotation, found = Annotation.parse(data, mask=paths.get("mask"))
@@ -243,7 +246,7 @@ def parse_entry(
             paths["image"],
             *size,
             annotation,
-            str(split or "train"),
+            split,
             file,
             line,
             data.get("meta", {}),
@@ -254,18 +257,40 @@ def parse_entry(
 
 def _parse_json(text: bytes | str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
+        line = text if isinstance(text, str) else text.decode()
+        data = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         what = "JSON line cut off" if end else f"not valid JSON ({error.msg}, column {error.colno})"
         found = error.doc[max(0, error.pos - 40) : error.pos + 40] if not end else error.doc[-60:]
         rule = "one whole JSON object a line"
         raise InputError(what, found=found.strip(), rule=rule) from error
+    except UnicodeDecodeError as error:
+        raise InputError("not UTF-8", found=text[:60], rule="JSON in UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise InputError("not valid JSON", found=str(error), rule="UTF-8 JSON") from error
     if not isinstance(data, dict):
         raise InputError("not an entry", found=data, rule="a JSON object")
     return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a line; of a key given twice, JSON would drop the first value in silence."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError("key given twice", found=twice, rule="each key once")
+    return data
+
+
+def _split(data: Mapping[str, Any]) -> str:
+    split = data.get("split")
+    if split is None:
+        return "train"
+    if not isinstance(split, str) or not split.strip():
+        raise InputError("split", found=repr(split), rule="text")
+    return split
 
 
 def _given_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -274,7 +299,7 @@ def _given_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 10**7:
-            raise InputError(key, found=value, rule="a whole number of pixels above 0")
+            raise InputError(key, found=repr(value), rule="a whole number of pixels above 0")
     return data["width"], data["height"]
 
 
@@ -287,23 +312,21 @@ def _name(image: str) -> str:
 def _index_lines(
     path: Path,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Start, end and number of every line that is not blank, without reading them into memory."""
-    breaks, blank, offset = [], [], 0
+    """Start, end and number of every line that is not blank."""
+    starts, ends, numbers = array("q"), array("q"), array("q")
     try:
         with path.open("rb") as file:
-            first = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # a byte order mark
-            file.seek(0)
-            while chunk := file.read(_CHUNK):
-                content = np.frombuffer(chunk, np.uint8)
-                breaks.append(np.flatnonzero(content == ord("\n")) + offset)
-                blank.append(np.flatnonzero(content == ord("\r")) + offset)
-                offset += len(chunk)
+            if file.read(len(BOM_UTF8)) != BOM_UTF8:
+                file.seek(0)
+            start = file.tell()
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    starts.append(start)
+                    ends.append(start + len(line))
+                    numbers.append(number)
+                start += len(line)
     except FileNotFoundError as error:
         raise InputError("no such file", file=path, rule="one line for each image") from error
     except OSError as error:
         raise InputError("cannot be read", file=path, found=str(error)) from error
-    ends = np.concatenate([*breaks, [offset]]).astype(np.int64)
-    starts = np.concatenate([[first], ends[:-1] + 1]).astype(np.int64)
-    returns = np.concatenate([*blank, [-1]])
-    rows = np.flatnonzero((ends > starts) & ~((ends - starts == 1) & np.isin(starts, returns)))
-    return starts[rows], ends[rows], rows + 1
+    return np.array(starts), np.array(ends), np.array(numbers)

@@ -89,10 +89,10 @@ class Problem:
     def to_dict(self) -> dict[str, object]:
         """JSON-able form; `found` as the text that the message shows."""
         return {
-            "what": self.what,
-            "file": self.file,
+            "what": _printable(self.what),
+            "file": None if self.file is None else _printable(self.file),
             "line": self.line,
-            "found": None if self.found is None else _show(self.found),
+            "found": None if self.found is None else _printable(_show(self.found)),
             "rule": self.rule,
             "fatal": self.fatal,
         }
@@ -127,7 +127,12 @@ def _message(what: str, file: str | None, line: int | None, found: object, rule:
         details.append(f"found {_show(found)}")
     if rule is not None:
         details.append(f"expected {rule}")
-    return f"{place}{what}" + (": " + "; ".join(details) if details else "")
+    return _printable(f"{place}{what}" + (": " + "; ".join(details) if details else ""))
+
+
+def _printable(text: str) -> str:
+    """`text` with what a terminal cannot show, or would obey, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _show(found: object) -> str:
