@@ -129,7 +129,18 @@ def spoil(folder, case):
         return "96 x 112"
     if case == "mask of other size":
         Image.new("L", (96, 112)).save(folder / "masks/6.png")
+        return "96 x 112"
+    if case == "mask value that is no class":
+        mask = read_mask(folder / "masks/6.png")
+        mask[0, 0] = 77
+        Image.fromarray(mask).save(folder / "masks/6.png")
         return "6.png"
+    if case == "colour mask":
+        Image.new("RGB", (112, 96)).save(folder / "masks/6.png")
+        return "6.png"
+    if case == "image listed twice":
+        lines.write_text(lines.read_text() + lines.read_text().splitlines()[0] + "\n")
+        return "annotations.jsonl:8: image listed twice"
     if case == "truncated image to measure on":
         whole = (folder / "images/site/b.png").read_bytes()
         (folder / "images/site/b.png").write_bytes(whole[:1000])
@@ -168,6 +179,7 @@ def spoil(folder, case):
     "case",
     [
         *("missing image", "truncated JPEG", "image of another size", "mask of other size"),
+        *("mask value that is no class", "colour mask", "image listed twice"),
         *("truncated image to measure on", "class not in the list", "point outside"),
         *("scribble of one point", "box with x1 < x0", "JSON line cut off", "empty data set"),
         *("no annotations", "no dataset.yaml", "no folder"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def seed_map(
         )
     _apply_marks(seeds, used, info, point_radius)
     if used.mask is not None:
-        mask = _full_mask(used, info, size)
+        mask = full_mask(used.mask, info, size)
         np.copyto(seeds, mask, where=mask != info.unlabelled)
     for area in used.ignore:
         seeds[_area_pixels(area, size)] = info.ignore
@@ -300,24 +301,27 @@ def _window(xyxy: tuple[float, ...], size: tuple[int, ...]) -> tuple[slice, slic
     return slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))
 
 
-def _full_mask(
-    annotation: Annotation, info: DatasetInfo, size: tuple[int, int]
+def full_mask(
+    mask: NDArray[Any] | Path, info: DatasetInfo, size: tuple[int, int]
 ) -> NDArray[np.int32]:
-    mask: NDArray[Any] | None
-    if isinstance(annotation.mask, np.ndarray):
-        mask, file = annotation.mask, None
-    else:
-        assert annotation.mask is not None
-        mask, file = read_mask(annotation.mask, size[::-1]), annotation.mask
-    wrong = mask[(mask < 0) | (mask > info.unlabelled) & (mask != info.ignore)]
+    """A full mask as a seed map, (H, W).
+
+    Args:
+        mask: array of class indices, or file.
+        info: classes, and the value of ignored pixels.
+        size: (H, W) that it must have.
+
+    Raises:
+        InputError: missing, damaged, of another size, or a value is no class.
+    """
+    file = None if isinstance(mask, np.ndarray) else mask
+    values = mask if isinstance(mask, np.ndarray) else read_mask(mask, size[::-1])
+    wrong = values[(values < 0) | (values > info.unlabelled) & (values != info.ignore)]
     if wrong.size:
         raise InputError(
-            "mask value is not a class",
-            file=file,
-            found=int(wrong[0]),
-            rule=mask_rule(info),
+            "mask value is not a class", file=file, found=int(wrong[0]), rule=mask_rule(info)
         )
-    return mask.astype(np.int32)
+    return values.astype(np.int32)
 
 
 def mask_rule(info: DatasetInfo) -> str:

@@ -101,9 +101,7 @@ def fit(
     recipe = recipe.resolved(kinds)
     # What is wrong with the data shows before a run folder is made, or an old one thrown away.
     labels = Labels(train, recipe)
-    check_files(train)
-    if held_out is not None:
-        check_files(held_out, masks=True)
+    check_files(train, held_out)
     run = RunFolder(Path(out), recipe, fingerprint(dataset), overwrite=overwrite)
     torch.manual_seed(recipe.seed)
     job = stages.Job(labels, recipe, run, cache_folder(), make_fabric(recipe), Progress(console))

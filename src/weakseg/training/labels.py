@@ -13,7 +13,7 @@ from weakseg.annotation import KINDS, Annotation
 from weakseg.dataset import Dataset, DatasetInfo, Entry
 from weakseg.errors import InputError
 from weakseg.pseudo_masks import class_prior
-from weakseg.seeds import ClassMaps, seed_map
+from weakseg.seeds import ClassMaps, full_mask, seed_map
 from weakseg.training.recipe import Recipe
 
 CamOf = Callable[[int], ClassMaps | None]
@@ -115,7 +115,8 @@ class Labels:
         for label in annotation.labels:
             tags[self.info.index(label)] = True
         if annotation.mask is not None:
-            values = np.unique(entry.read_mask())
+            size = entry.height, entry.width
+            values = np.unique(full_mask(annotation.mask, self.info, size))
             tags[values[values < len(tags)]] = True
         prior = class_prior(annotation, self.info)
         return (entry.height, entry.width), tags, prior

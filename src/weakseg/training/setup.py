@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from array import array
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,12 @@ import torch
 from lightning_fabric import Fabric
 from rich.markup import escape
 
-from weakseg.dataset import Dataset
+from weakseg.dataset import Dataset, Entry
 from weakseg.errors import InputError
 from weakseg.features.extract import resolve_precision
 from weakseg.files import content_hash
 from weakseg.images import image_size
+from weakseg.seeds import full_mask
 from weakseg.training import stages
 from weakseg.training.recipe import Recipe
 
@@ -67,24 +71,54 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     return {"folder": "in memory", "content": content_hash(dataset.info, parts)}
 
 
-def check_files(dataset: Dataset, *, masks: bool = False) -> None:
-    """See from their headers that images (and masks) are there, and as large as they should be.
+def check_files(train: Dataset, held_out: Dataset | None) -> None:
+    """See before anything is computed that images and true masks can be used.
+
+    Of images only the headers are read, of masks to measure on every value: a bad one would
+    show only when the training has ended.
 
     Raises:
-        InputError: the first that is not.
+        InputError: an image that is missing, listed twice, or not as large as its line says; a
+            true mask that is missing, damaged, or holds values that are no class.
     """
-    for entry in dataset:
-        for what, file in (("image", entry.image), ("mask", entry.mask if masks else None)):
-            if not isinstance(file, Path):
-                continue
-            width, height = image_size(file)
-            if (width, height) != (entry.width, entry.height):
-                raise InputError(
-                    f"{what} of another size than its line says",
-                    file=file,
-                    found=f"{width} x {height}",
-                    rule=f"{entry.width} x {entry.height}",
-                )
+    names = array("q")
+    for entry in chain(train, held_out or ()):
+        names.append(hash(entry.name))
+        if not isinstance(entry.image, Path):
+            continue
+        width, height = image_size(entry.image)
+        if (width, height) != (entry.width, entry.height):
+            raise InputError(
+                "image of another size than its line says",
+                file=entry.image,
+                found=f"{width} x {height}",
+                rule=f"{entry.width} x {entry.height}",
+            )
+    found, counts = np.unique(np.array(names), return_counts=True)
+    for again in found[counts > 1]:
+        _refuse_twice(e for e in chain(train, held_out or ()) if hash(e.name) == again)
+    for entry in held_out or ():
+        assert entry.mask is not None
+        try:
+            full_mask(entry.mask, train.info, (entry.height, entry.width))
+        except InputError as error:
+            raise error.at(f"mask of {entry.name}") from None
+
+
+def _refuse_twice(entries: Iterable[Entry]) -> None:
+    """Raise if one of these is the image of another."""
+    seen: dict[Path, int | None] = {}
+    for entry in entries:
+        if isinstance(entry.image, Path) and entry.image in seen:
+            raise InputError(
+                "image listed twice",
+                file=entry.file,
+                line=entry.line,
+                found=entry.image.name,
+                rule=f"each image once; it is on line {seen[entry.image]}",
+            )
+        if isinstance(entry.image, Path):
+            seen[entry.image] = entry.line
 
 
 def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
