@@ -163,7 +163,7 @@ class _Listed:
 
 def _values(parser: ArgumentParser, parsed: Namespace, function: Callable[..., int]) -> Any:
     """Arguments for a command's function."""
-    values = vars(parser.instantiate_classes(parsed))
+    values = vars(parser.instantiate(parsed))
     recipe = get_type_hints(function).get("recipe")
     if recipe is None:
         return values
