@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakseg.annotation import Annotation, Box, Point, Scribble
 from weakseg.dataset_info import DatasetInfo
+from weakseg.propagate import random_walk
 from weakseg.pseudo_masks import UNMARKED, class_prior, pseudo_mask
 
 CLASSES = ("water", "coral", "sand", "kelp")
@@ -197,3 +199,16 @@ def test_thin_images(size, grid):
     assert mask.shape == confidence.shape == size
     assert mask.max() < 3
     assert np.isfinite(confidence).all()
+
+
+@pytest.mark.parametrize("classes", [3, 30, 200])
+def test_no_class_that_could_win_is_left_out_early(classes):
+    random = torch.Generator().manual_seed(classes)
+    scores = torch.rand(classes, 6, 9, generator=random) ** 4 * 0.01
+    embeddings = torch.randn(3, 6, 9, generator=random)
+    walked = random_walk(embeddings, scores)
+    full = F.interpolate(walked[None], (24, 36), mode="bilinear")[0]
+    mask, _ = pseudo_mask(halves(), scores, embeddings=embeddings, crf=False)
+    best = full.gather(0, torch.from_numpy(mask).long()[None])[0]
+    assert torch.allclose(best, full.amax(0), rtol=1e-4)
+    assert len(np.unique(mask)) > 1

@@ -6,10 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from weakseg.ahead import map_ahead
 from weakseg.dataset import Entry
 from weakseg.errors import InputError
 from weakseg.features.cache import FeatureCache, Stamp
@@ -234,7 +232,11 @@ def _batches(
 ) -> Iterator[tuple[list[Item], Tensor]]:
     """Images of equal size together, read ahead by `workers` threads."""
     waiting: dict[tuple[int, ...], list[tuple[Item, NDArray[np.uint8]]]] = {}
-    for item, image in _read_ahead(items, long_side, workers):
+
+    def read(item: Item) -> tuple[Item, NDArray[np.uint8]]:
+        return item, _resize(item[0].read_image(), long_side)
+
+    for item, image in map_ahead(read, items, workers):
         group = waiting.setdefault(image.shape, [])
         group.append((item, image))
         if sum(map(len, waiting.values())) >= _WAITING:
@@ -247,23 +249,3 @@ def _batches(
 
 def _collate(group: list[tuple[Item, NDArray[np.uint8]]]) -> tuple[list[Item], Tensor]:
     return [item for item, _ in group], torch.from_numpy(np.stack([image for _, image in group]))
-
-
-def _read_ahead(
-    items: Iterable[Item], long_side: int | None, workers: int
-) -> Iterator[tuple[Item, NDArray[np.uint8]]]:
-    def read(item: Item) -> tuple[Item, NDArray[np.uint8]]:
-        return item, _resize(item[0].read_image(), long_side)
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        rest = iter(items)
-        ahead: deque[Future[tuple[Item, NDArray[np.uint8]]]] = deque(
-            pool.submit(read, item) for item in islice(rest, 4 * workers + 4)
-        )
-        try:
-            while ahead:
-                yield ahead.popleft().result()
-                ahead.extend(pool.submit(read, item) for item in islice(rest, 1))
-        finally:
-            for future in ahead:
-                future.cancel()

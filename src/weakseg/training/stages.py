@@ -13,8 +13,9 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weakseg.ahead import map_ahead
 from weakseg.classifier import PixelClassifier, pooled
-from weakseg.dataset import Dataset
+from weakseg.dataset import Dataset, Entry
 from weakseg.features import FeatureCache, extract_features
 from weakseg.images import palette, read_mask, write_mask
 from weakseg.models import Backbone, EmbeddingHead
@@ -187,19 +188,26 @@ def pseudo_mask_stage(
     """
     folder, labels = job.run.stages / name, job.labels
     colours = palette(256)
-    with job.progress.stage(name, len(job.dataset)) as advance:
-        for index, entry in enumerate(job.dataset):
-            path = folder / f"{index:06d}.png"
-            if not path.exists():
-                mask, _ = pseudo_mask(
-                    entry.read_image(),
-                    scores_of(index),
-                    embeddings=embeddings_of(index),
-                    seeds=labels.seeds(index),
-                    crf=job.recipe.crf,
-                )
-                write_mask(path, mask, colours)
-            advance(index + 1, len(job.dataset))
+
+    def write(item: tuple[int, Entry]) -> None:
+        index, entry = item
+        path = folder / f"{index:06d}.png"
+        if path.exists():
+            return
+        mask, _ = pseudo_mask(
+            entry.read_image(),
+            scores_of(index),
+            embeddings=embeddings_of(index),
+            seeds=labels.seeds(index),
+            crf=job.recipe.crf,
+        )
+        write_mask(path, mask, colours)
+
+    count = len(job.dataset)
+    with job.progress.stage(name, count) as advance:
+        written = map_ahead(write, enumerate(job.dataset), job.recipe.workers)
+        for done, _ in enumerate(written, 1):
+            advance(done, count)
     return folder
 
 
