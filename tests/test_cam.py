@@ -41,7 +41,7 @@ def test_the_tagger_learns_which_channel_tells_a_class(tagger):
 
 def test_maps_peak_where_the_class_is(tagger):
     places = [(1, 2), (4, 7), (5, 0)]
-    maps = class_activation(tagger, scene(*places), (2, 0))
+    maps = class_activation(tagger, [scene(*places)], (2, 0))
     assert maps.classes == (2, 0)
     assert maps.scores.shape == (2, 6, 9)
     assert maps.scores.dtype == np.float32
@@ -63,13 +63,28 @@ def test_scores_of_positions_average_to_the_tag_score(tagger):
 
 def test_a_class_that_is_nowhere_has_an_empty_map_and_no_nan(tagger):
     nowhere = tagger.norm.running_mean[:, None, None].expand(CHANNELS, 4, 5)
-    maps = class_activation(tagger, nowhere, (0, 1))
+    maps = class_activation(tagger, [nowhere], (0, 1))
     assert np.isfinite(maps.scores).all()
     assert maps.scores.max() <= 1e-3
 
 
+def test_views_of_several_sizes_add_up_on_the_finest_grid(tagger):
+    """Of two places, the one that both views agree on stands out."""
+    small, large = torch.zeros(2, CHANNELS, 1, 1)
+    small = small.expand(CHANNELS, 3, 4).clone()
+    large = large.expand(CHANNELS, 6, 8).clone()
+    large[0, 1, 1] = large[0, 4, 6] = 6
+    small[0, 0, 0] = 6
+    maps = class_activation(tagger, [small, large], (0,))
+    assert maps.scores.shape == (1, 6, 8)
+    assert np.unravel_index(maps.scores[0].argmax(), (6, 8)) == (1, 1)
+    alone = class_activation(tagger, [large], (0,)).scores[0]
+    assert alone[4, 6] == pytest.approx(alone[1, 1])
+    assert maps.scores[0, 4, 6] < 0.9
+
+
 def test_no_class_gives_no_map(tagger):
-    assert class_activation(tagger, scene(), ()).scores.shape == (0, 6, 9)
+    assert class_activation(tagger, [scene()], ()).scores.shape == (0, 6, 9)
 
 
 def test_a_class_that_no_image_shows_is_never_sure():
@@ -77,7 +92,7 @@ def test_a_class_that_no_image_shows_is_never_sure():
     tags[:, 2] = False
     tagger = train_tagger(pooled, tags, steps=100, batch=16, lr=0.05)
     assert (tagger(pooled)[:, 2] < 0).all()
-    assert np.isfinite(class_activation(tagger, scene((1, 2)), (0, 1, 2)).scores).all()
+    assert np.isfinite(class_activation(tagger, [scene((1, 2))], (0, 1, 2)).scores).all()
 
 
 def test_tags_that_are_not_known_do_not_count():

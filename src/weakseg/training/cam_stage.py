@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from weakseg.cam import Tagger, class_activation, train_tagger
+from weakseg.ahead import map_ahead
+from weakseg.cam import SCALES, Tagger, class_activation, train_tagger
 from weakseg.errors import InputError
-from weakseg.features import FeatureCache, extract_features
-from weakseg.models import load_final
+from weakseg.features import FeatureCache, compute_features, extract_features
+from weakseg.files import atomic_path
+from weakseg.models import Backbone, load_final
 from weakseg.seeds import ClassMaps
 from weakseg.training.run_folder import save_stage
 from weakseg.training.stages import Job, contexts, features_at
@@ -28,8 +33,7 @@ def cam_stage(job: Job) -> TrainingMaps:
     Raises:
         InputError: no image has a label of a foreground class.
     """
-    recipe, labels = job.recipe, job.labels
-    info = labels.info
+    recipe, info = job.recipe, job.labels.info
     backbone = load_final(
         recipe.backbone, output_stride=recipe.output_stride, weights=recipe.backbone_weights
     ).to(job.fabric.device)
@@ -44,32 +48,19 @@ def cam_stage(job: Job) -> TrainingMaps:
             workers=max(1, recipe.workers),
             progress=advance,
         )
-    tags = labels.tags.clone()
+    tags = job.labels.tags.clone()
     if info.background_index is not None:
         tags[:, info.background_index] = False
-    labelled = tags.any(1)
-    if not labelled.any():
+    if not tags.any():
         raise InputError(
             "tags and boxes name no class but background",
             file=job.dataset.folder,
             rule="some images with other classes",
         )
-    tagger = Tagger(features.channels, len(info.classes)).to(job.fabric.device)
-    file = job.run.stages / "tagger.safetensors"
-    if file.exists():
-        tagger.load_state_dict(safetensors.torch.load_file(file))
-        tagger.eval()
-    else:
-        means = contexts(features)
-        device = job.fabric.device
-        with job.progress.training("tagger", 1500, job.run) as log:
-            tagger = train_tagger(
-                means[labelled].to(device), tags[labelled].to(device), seed=recipe.seed, log=log
-            )
-        save_stage(file, tagger)
-
-    # On the CPU, where the processes that load images can use it too.
-    return TrainingMaps(tagger.cpu(), features, tags)
+    tagger = _tagger(job, features, tags)
+    maps = TrainingMaps(job.run.stages / "class-maps", tags)
+    _write_maps(job, maps, tagger, backbone, features)
+    return maps
 
 
 @dataclass
@@ -77,19 +68,75 @@ class TrainingMaps:
     """The class maps of a training image, None where its labels name no foreground class.
 
     Attributes:
-        tagger: trained.
-        features: last feature maps of the training images.
+        folder: a file for each image that has some.
         tags: (N, C) bool, the foreground classes that their labels name.
     """
 
-    tagger: Tagger
-    features: FeatureCache
+    folder: Path
     tags: Tensor
 
     def __call__(self, index: int) -> ClassMaps | None:
         """The maps of image `index`."""
-        classes = tuple(int(c) for c in torch.nonzero(self.tags[index])[:, 0])
-        if not classes:
-            return None
-        one = features_at(self.features, index, self.tagger.linear.weight.device)
-        return class_activation(self.tagger, one, classes)
+        classes = self.classes(index)
+        return ClassMaps(classes, np.load(self.file(index))) if classes else None
+
+    def classes(self, index: int) -> tuple[int, ...]:
+        """Indices of the foreground classes that the labels of image `index` name."""
+        return tuple(int(c) for c in torch.nonzero(self.tags[index])[:, 0])
+
+    def file(self, index: int) -> Path:
+        """Where the maps (K, h, w) float16 of image `index` are kept."""
+        return self.folder / f"{index:06d}.npy"
+
+
+def _tagger(job: Job, features: FeatureCache, tags: Tensor) -> Tagger:
+    """The tagger, trained or found."""
+    device = job.fabric.device
+    tagger = Tagger(features.channels, tags.shape[1]).to(device)
+    file = job.run.stages / "tagger.safetensors"
+    if file.exists():
+        tagger.load_state_dict(safetensors.torch.load_file(file))
+        return tagger.eval()
+    labelled = tags.any(1)
+    means = contexts(features)[labelled].to(device)
+    with job.progress.training("tagger", 1500, job.run) as log:
+        tagger = train_tagger(means, tags[labelled].to(device), seed=job.recipe.seed, log=log)
+    save_stage(file, tagger)
+    return tagger
+
+
+def _write_maps(
+    job: Job, maps: TrainingMaps, tagger: Tagger, backbone: Backbone, features: FeatureCache
+) -> None:
+    """Map the classes of every image that is not mapped yet."""
+
+    def views(index: int) -> list[Tensor]:
+        image: NDArray[np.uint8] | None = None
+        found = []
+        for scale in SCALES:
+            if scale == 1:
+                found.append(features_at(features, index, job.fabric.device))
+                continue
+            image = job.dataset[index].read_image() if image is None else image
+            found.append(
+                compute_features(
+                    backbone,
+                    image,
+                    long_side=round(job.recipe.long_side * scale),
+                    stride=STRIDE,
+                    precision=job.recipe.precision,
+                )
+            )
+        return found
+
+    def write(index: int) -> None:
+        classes, file = maps.classes(index), maps.file(index)
+        if classes and not file.exists():
+            scores = class_activation(tagger, views(index), classes).scores
+            with atomic_path(file) as temporary, temporary.open("wb") as out:
+                np.save(out, scores.astype(np.float16))
+
+    count = len(job.dataset)
+    with job.progress.stage("class maps", count) as advance:
+        for done, _ in enumerate(map_ahead(write, range(count), job.recipe.workers), 1):
+            advance(done, count)
