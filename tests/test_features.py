@@ -229,6 +229,16 @@ class TestCache:
         np.testing.assert_array_equal(new.select(["k2", "k0"])[1], old[0])
         np.testing.assert_array_equal(new[1:][0], old[1])
 
+    def test_single_positions_of_several_images(self, tmp_path):
+        cache = filled(tmp_path, [(4, 5), (2, 3), (7, 1)]).select(["k2", "k0", "k1"])
+        places = [(0, 6, 0), (2, 1, 2), (1, 0, 0), (1, 3, 4), (1, 3, 4)]
+        first = cache.first_rows()
+        rows = np.array([first[i] + y * cache.size(i)[1] + x for i, y, x in places])
+        picked = FeatureCache(tmp_path, 3).rows(rows)
+        np.testing.assert_array_equal(picked, [cache[i][:, y, x] for i, y, x in places])
+        picked += 1  # a copy: the file itself is read-only
+        assert cache.rows(np.zeros(0, np.int64)).shape == (0, 3)
+
     @settings(max_examples=40, deadline=None)
     @given(st.integers(-5, 9), st.integers(-5, 9), st.integers(1, 8), st.integers(1, 8))
     def test_crops_are_what_padding_and_slicing_give(self, tmp_path_factory, top, left, h, w):

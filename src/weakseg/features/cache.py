@@ -154,6 +154,25 @@ class FeatureCache(Sequence[Features]):
                 row[y0 - top : y1 - top, x0 - left : x1 - left] = part
         return batch.to(dtype).permute(0, 3, 1, 2)
 
+    def first_rows(self) -> NDArray[np.int64]:
+        """(N,) the row of each image's first position in what `rows` counts."""
+        return np.array([self._records[key].offset // self.channels for key in self.keys])
+
+    def rows(self, rows: NDArray[np.integer]) -> Features:
+        """Features of single positions, copied out of the file.
+
+        Args:
+            rows: (n,), `first_rows()[i] + y * w + x` for position (x, y) of image i.
+
+        Returns:
+            (n, C) float16.
+        """
+        if (int(rows.max(initial=-1)) + 1) * self.channels > len(self._values):
+            self._map()
+        whole = len(self._values) // self.channels * self.channels
+        picked: Features = self._values[:whole].reshape(-1, self.channels)[rows]
+        return picked
+
     def select(self, keys: Iterable[str]) -> FeatureCache:
         """The images with these keys, in this order; the file is shared.
 

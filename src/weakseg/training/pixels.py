@@ -48,6 +48,7 @@ class LabelledPixels:
             )
         image = np.searchsorted(masks.offsets, labelled, side="right") - 1
         self.labelled = labelled
+        self.first_row = features.first_rows()
         self.images, self.first, self.count = np.unique(
             image, return_index=True, return_counts=True
         )
@@ -58,15 +59,12 @@ class LabelledPixels:
         which.sort()  # reads of one image lie together
         chosen = self.labelled[self.first[which] + rng.integers(0, self.count[which])]
         image = self.images[which]
-        position = chosen - self.masks.offsets[image]
-        rows = np.empty((size, self.features.channels), np.float16)
-        for out, index, place in zip(rows, image.tolist(), position.tolist(), strict=True):
-            y, x = divmod(place, int(self.masks.sizes[index, 1]))
-            out[:] = self.features[index][:, y, x]
+        place = chosen - self.masks.offsets[image]
+        rows = self.features.rows(self.first_row[image] + place)
         labels = torch.from_numpy(self.masks.values[chosen].astype(np.int64))
         return (
             torch.from_numpy(rows).float()[:, :, None, None],
-            self.context[torch.from_numpy(image)],
+            self.context.index_select(0, torch.from_numpy(image)),
             labels[:, None, None],
         )
 
@@ -99,7 +97,9 @@ def train_classifier(
     steps = recipe.classifier_steps
     device = fabric.device
     classifier = classifier.to(device).train()
-    optimizer = torch.optim.AdamW(classifier.parameters(), LR, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        classifier.parameters(), LR, weight_decay=recipe.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     rng = np.random.default_rng([recipe.seed, seed])
     for step in range(steps):
