@@ -166,8 +166,10 @@ def _resize(image: NDArray[np.uint8], long_side: int | None) -> NDArray[np.uint8
     height, width = resized_size(image.shape[0], image.shape[1], long_side)
     if (height, width) == image.shape[:2]:
         return np.array(image)  # a copy: torch wants arrays that it could write to
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(picture)
+    # Width first, then height: left to itself, Pillow takes the order that is faster, and which
+    # that is changes with its version; so would the last bits, and features with them.
+    narrowed = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BICUBIC)
+    return np.array(narrowed.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _identify(entry: Entry, cache: FeatureCache) -> tuple[str, Stamp | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,18 +89,31 @@ class Backbone(nn.Module):
         images = (images - self.mean) / self.std
         if self.fixed_size is None:
             # A whole number of cells, so that every map lies on its grid; the rest is cropped.
-            bottom, right = (self._padded(n) - n for n in (height, width))
+            bottom, right = (self.padded(n) - n for n in (height, width))
             if bottom or right:
                 images = F.pad(images, (0, right, 0, bottom), mode="replicate")
         else:
             images = F.interpolate(
                 images, self.fixed_size, mode="bilinear", align_corners=False, antialias=True
             )
+        return self.grids(images, (height, width))
+
+    def grids(self, images: Tensor, size: Sequence[int]) -> list[Tensor]:
+        """Feature maps of a batch that is normalised and padded already, as `forward` does it.
+
+        Args:
+            images: (B, 3, H', W'), H' and W' as `padded` says.
+            size: (H, W) of the images without their padding.
+
+        Returns:
+            As `forward`.
+        """
+        height, width = size
         maps = []
         for out, native, stride in zip(
             self._maps(images), self.native_strides, self.strides, strict=True
         ):
-            grid = math.ceil(height / stride), math.ceil(width / stride)
+            grid = _cells(height, stride), _cells(width, stride)
             if self.fixed_size is None:
                 out = _to_grid(out, images.shape[-2:], native, stride)
                 out = out[..., : grid[0], : grid[1]]
@@ -120,8 +132,13 @@ class Backbone(nn.Module):
         Returns:
             (B, sum(channels), ceil(H / stride), ceil(W / stride)).
         """
-        size = [math.ceil(n / stride) for n in images.shape[-2:]]
+        size = [_cells(n, stride) for n in images.shape[-2:]]
         return stack_features(self(images), self.strides, stride, size)
+
+    def padded(self, size: int) -> int:
+        """Height or width to which images are padded: whole cells of every map."""
+        cells = _cells(size, self.output_stride) * self.output_stride
+        return _cells(cells, self._multiple) * self._multiple
 
     def train(self, mode: bool = True) -> Backbone:
         """As for any module, but batch norm whose parameters are frozen keeps its statistics."""
@@ -138,10 +155,6 @@ class Backbone(nn.Module):
     def _maps(self, images: Tensor) -> list[Tensor]:
         maps: list[Tensor] = list(self.net(images))
         return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last_maps else maps
-
-    def _padded(self, size: int) -> int:
-        cells = math.ceil(size / self.output_stride) * self.output_stride
-        return math.ceil(cells / self._multiple) * self._multiple
 
     @torch.no_grad()
     def _probe(self, own_size: tuple[int, ...]) -> None:
@@ -333,6 +346,11 @@ def _build(
             f"a backbone whose weights are installed ({', '.join(OFFLINE_WEIGHTS)})",
         ) from error
     return _Blocks(net, plan.taps) if plan.plain else net
+
+
+def _cells(size: int, stride: int) -> int:
+    """ceil(size / stride), in integers: tracing follows these where it would freeze a float."""
+    return (size + stride - 1) // stride
 
 
 def _to_grid(x: Tensor, image: Sequence[int], native: int, stride: int) -> Tensor:
