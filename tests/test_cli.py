@@ -532,7 +532,7 @@ def test_the_overview(arguments, status, words, capsys):
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_every_flag_of_every_command_is_explained(command, capsys):
-    assert usage_error(command, "--help") == 0
+    assert usage_error(*command.split(), "--help") == 0
     printed = capsys.readouterr().out
     assert "<weakseg" not in printed  # the name of an object
     assert "None" not in printed

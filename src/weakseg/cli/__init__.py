@@ -19,18 +19,21 @@ from rich.console import Console
 from weakseg.cli.recipe_file import RecipeFile
 from weakseg.errors import InputError, WeaksegError
 
-#: Command: (module and function of `weakseg.cli`, its positional arguments). A module is imported
-#: only when its command runs: `weakseg check` should not wait for torch.
+#: Command, one word or two: (module and function of `weakseg.cli`, its positional arguments). A
+#: module is imported only when its command runs: `weakseg check` should not wait for torch.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "init": ("init", ("images",)),
     "check": ("check", ("dataset",)),
     "import": ("import_", ("format", "source")),
     "export": ("export", ("format", "dataset")),
+    "export model": ("export_model", ("run",)),
     "simulate": ("simulate", ("dataset",)),
     "train": ("train", ("dataset",)),
     "predict": ("predict", ("run", "images")),
     "evaluate": ("evaluate", ("pred", "gt")),
     "regions": ("regions", ("images",)),
+    "push": ("push", ("run", "repo")),
+    "pull": ("pull", ("repo",)),
     "demo": ("demo", ()),
 }
 
@@ -39,11 +42,14 @@ SUMMARIES = {
     "check": "report what a data set holds and every problem in it",
     "import": "make a data set from the files of another tool",
     "export": "write labels or predicted masks for another tool",
+    "export model": "write a trained model as ONNX or TorchScript",
     "simulate": "simulate weak labels from masks",
     "train": "train a segmenter from tags, boxes, points, scribbles or masks",
     "predict": "classify every pixel of photographs",
     "evaluate": "mean IoU of predicted masks against true ones",
     "regions": "cut photographs into low-level regions",
+    "push": "share a trained model on the Hugging Face Hub",
+    "pull": "fetch a trained model from the Hugging Face Hub",
     "demo": "train on a small built-in data set and show what comes out",
 }
 
@@ -63,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 the input is bad; wrong usage exits with 2.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in COMMANDS:
+    command, rest = split_command(arguments)
+    if command not in COMMANDS:
         return _overview(arguments)
-    command = arguments[0]
     module, positional = COMMANDS[command]
     function = getattr(importlib.import_module(f"weakseg.cli.{module}"), module)
     parser = _parser(command, function, positional)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        parsed = parser.parse_args(_config_first(arguments[1:]))
+        parsed = parser.parse_args(_config_first(rest))
         parsed.pop("config", None)
         return int(function(**_values(parser, parsed, function)))
     except BrokenPipeError:  # `weakseg ... | head` has seen enough
@@ -83,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", style="yellow")
         return 130
+
+
+def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that arguments begin with ("" if there are none), and what follows it."""
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    return " ".join(arguments[:words]), [*arguments[words:]]
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:
@@ -181,7 +193,7 @@ def _overview(arguments: Sequence[str]) -> int:
         print(f"weakseg {importlib.metadata.version('weakseg')}")
         return 0
     lines = ["usage: weakseg COMMAND ...", "", "Segmentation from weak labels.", ""]
-    lines += [f"  {name:<10} {summary}" for name, summary in SUMMARIES.items()]
+    lines += [f"  {name:<12} {summary}" for name, summary in SUMMARIES.items()]
     lines += ["", "weakseg COMMAND --help explains a command."]
     stream = sys.stdout if asked_for_help else sys.stderr
     if arguments and not asked_for_help:

@@ -27,7 +27,7 @@ def export(
 
     What the format cannot hold is listed. The formats are coco, coralnet, cvat, folders, geojson,
     ilastik, label-studio, labelme, masks, napari, nnunet, points, scribblesup, tags, voc and yolo;
-    docs/formats.md tells what each can hold.
+    docs/formats.md tells what each can hold. `weakseg export model` writes a trained model.
 
     Args:
         format: Format to write.

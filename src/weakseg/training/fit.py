@@ -119,7 +119,7 @@ def fit(
     seeds = seed_grid(job, features)
     classifier, folder = train_rounds(job, segmenter, features, context, seeds, regions)
     segmenter.classifier.load_state_dict(classifier.state_dict())
-    segmenter.save(run.path, {"kinds": list(kinds)})
+    segmenter.save(run.path, {"kinds": list(kinds), "labels": labels.counts})
 
     models = {"weakseg": segmenter}
     if recipe.baselines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class Labels:
         self.cam_of: CamOf = no_cam
         rows = [self._describe(i, entry) for i, entry in enumerate(dataset)]
         count = len(rows)
+        self.counts = self._counted(row[3] for row in rows)
         self.sizes = np.array([row[0] for row in rows], np.int64).reshape(count, 2)
         self.tags = torch.from_numpy(np.stack([row[1] for row in rows]))
         self.priors = np.stack([row[2] for row in rows])
@@ -109,7 +110,7 @@ class Labels:
 
     def _describe(
         self, index: int, entry: Entry
-    ) -> tuple[tuple[int, int], NDArray[np.bool_], NDArray[np.float32]]:
+    ) -> tuple[tuple[int, int], NDArray[np.bool_], NDArray[np.float32], dict[str, int]]:
         annotation = self.annotation(index, entry)
         tags = np.zeros(len(self.info.classes), bool)
         for label in annotation.labels:
@@ -119,4 +120,18 @@ class Labels:
             values = np.unique(full_mask(annotation.mask, self.info, size))
             tags[values[values < len(tags)]] = True
         prior = class_prior(annotation, self.info)
-        return (entry.height, entry.width), tags, prior
+        marks = {kind: _marks(annotation, kind) for kind in annotation.kinds}
+        return (entry.height, entry.width), tags, prior, marks
+
+    def _counted(self, marks: Iterable[dict[str, int]]) -> dict[str, dict[str, int]]:
+        """Images and labels of each kind that is used."""
+        counts = {kind: {"images": 0, "labels": 0} for kind in self.recipe.kinds}
+        for image in marks:
+            for kind, number in image.items():
+                counts[kind]["images"] += 1
+                counts[kind]["labels"] += number
+        return counts
+
+
+def _marks(annotation: Annotation, kind: str) -> int:
+    return 1 if kind == "masks" else len(getattr(annotation, kind))
