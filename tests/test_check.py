@@ -290,6 +290,21 @@ def test_the_printed_report(tmp_path):
     assert "1 error, 3 warnings: the data set cannot be used" in text
 
 
+@pytest.mark.parametrize(
+    ("keys", "verdict"),
+    [
+        ({"tags": ["sea"]}, "can be used"),
+        ({}, "can be used, but not to train on"),
+        ({"tags": ["sea"], "split": "val"}, "can be used, but not to train on"),
+    ],
+)
+def test_the_verdict(tmp_path, keys, verdict):
+    stream = io.StringIO()
+    report = check_dataset(make(tmp_path, {"image": "images/a.jpg"} | keys))
+    print_report(report, Console(file=stream, width=200))
+    assert stream.getvalue().strip().endswith(f": the data set {verdict}")
+
+
 def test_the_example_in_the_documentation(tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "data-format.md").read_text()
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL))

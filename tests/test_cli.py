@@ -228,6 +228,7 @@ def test_what_train_says(data, tmp_path, capsys):
     assert "reef: 5 images to train on, 2 to measure on, 4 classes; labels: points" in said
     assert "1 images have no label" in said
     assert "classes without any label, never predicted: [/dead] coral" in said
+    assert "mIoU on 2 images, %" in said
     assert "cross_entropy" in said
     assert "report.html" in said
 

@@ -122,7 +122,9 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"{style} {escape(str(problem))}", soft_wrap=True, highlight=False)
     fatal = sum(problem.fatal for problem in report.problems)
     warnings = len(report.problems) - fatal
-    verdict = "cannot be used" if fatal else "can be used"
+    labelled = report.images.get("train", 0) - report.unlabelled
+    usable = "can be used" if labelled else "can be used, but not to train on"
+    verdict = "cannot be used" if fatal else usable
     found = f"{_count(fatal, 'error')}, {_count(warnings, 'warning')}"
     console.print(f"{found}: the data set {verdict}", highlight=False, soft_wrap=True)
 

@@ -45,11 +45,12 @@ def train(
         tensorboard=tensorboard,
     )
     report_of({out.name: fitted}, out / "report.html")
-    table = Table(
-        "method", "mIoU", title="no masks to measure on" if not fitted.evaluated else None
-    )
-    for method, value in fitted.miou.items():
-        table.add_row(method, "-" if value is None else f"{100 * value:.1f}")
-    console.print(table)
+    if fitted.evaluated is None:
+        console.print("no mIoU: no image that is not trained on has a mask to measure on")
+    else:
+        table = Table("method", f"mIoU on {len(fitted.evaluated)} images, %")
+        for method, value in fitted.miou.items():
+            table.add_row(method, "-" if value is None else f"{100 * value:.1f}")
+        console.print(table)
     console.print(f"model and report: {out}, {out / 'report.html'}", markup=False)
     return 0

@@ -25,7 +25,7 @@ def measure(
     for name, model in models.items():
         model = model.to(job.fabric.device).eval()
         backbone = model.backbone
-        features = stages.features_of(job, dataset, backbone, f"measured, {name}")
+        features = stages.features_of(job, dataset, backbone, name)
         confusion = Confusion(job.labels.info)
         with job.progress.stage(f"measuring {name}", len(dataset)) as advance:
             for index, entry in enumerate(dataset):

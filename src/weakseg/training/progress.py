@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from weakseg.training.run_folder import RunFolder
 
@@ -43,7 +46,7 @@ class Progress:
     def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
         """A bar for a stage; yields a function to call with (done, total)."""
         with self._bars() as bars:
-            task = bars.add_task(name, total=total, losses="")
+            task = bars.add_task(name, total=total)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager
@@ -53,7 +56,7 @@ class Progress:
         """A bar for a training stage; yields a function to call with step and losses."""
         sums: dict[str, list[float]] = {}
         with self._bars() as bars:
-            task = bars.add_task(name, total=steps, losses="")
+            task = bars.add_task(name, total=steps)
 
             def log(step: int, losses: dict[str, float]) -> None:
                 for key, value in losses.items():
@@ -67,19 +70,28 @@ class Progress:
                 for writer in self.writers:
                     for key, value in means.items():
                         writer.add_scalar(f"{name}/{key}", value, step)
-                shown = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
-                bars.update(task, completed=step, losses=shown)
+                bars.update(task, completed=step, losses=means)
 
             yield log
 
     def _bars(self) -> AbstractContextManager[Bars]:
-        return Bars(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
+        # As wide as a terminal of 80 columns holds.
+        return _Bars(
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=22),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[losses]}"),
             console=self.console,
         )
+
+
+class _Bars(Bars):
+    """Bars with the losses of the last task below them."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.tasks and (losses := self.tasks[-1].fields.get("losses")):
+            shown = [Text(f"{key} {value:.3f}", style="dim") for key, value in losses.items()]
+            yield Padding(Columns(shown, padding=(0, 2)), (0, 0, 0, 2))
