@@ -51,3 +51,15 @@ def test_the_first_place_is_kept():
     assert str(placed) == "a:1: what"
     assert placed.at("b", 2) is placed
     assert str(Problem("what").at("a", 1).at("b", 2)) == "a:1: what"
+
+
+def test_a_value_that_names_billions_is_not_written_out():
+    value = ["x"]
+    for _ in range(40):
+        value = [value] * 9
+    assert "found [[[" in str(InputError("names", found=value))
+
+
+def test_what_cannot_be_printed_is_escaped():
+    message = str(InputError("class name", found="a\ud800"))
+    assert "found a\\ud800" in message

@@ -184,6 +184,8 @@ def _class_problems(classes: object) -> list[Problem]:
             # YAML reads yes, no, on, off and 12 as something else than text.
             rule = "text, in quotes where it looks like a number or a yes/no"
             problems.append(Problem("class name", found=_given(value), rule=rule))
+        elif not is_writable(value):
+            problems.append(Problem("class name", found=value, rule="characters of Unicode"))
     names = [value for value in classes if isinstance(value, str)]
     for name in dict.fromkeys(n for n in names if names.count(n) > 1):
         problems.append(Problem("class listed twice", found=name, rule="unique names"))
@@ -191,6 +193,11 @@ def _class_problems(classes: object) -> list[Problem]:
         rule = "at most 254, as masks have 8 bits"
         problems.append(Problem("too many classes", found=len(classes), rule=rule))
     return problems
+
+
+def is_writable(text: str) -> bool:
+    """Whether text can be written as UTF-8: half of a surrogate pair, out of JSON, cannot."""
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
 def _given(value: object) -> object:

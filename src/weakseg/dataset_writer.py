@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weakseg.annotation import Annotation
-from weakseg.dataset_info import DatasetInfo
+from weakseg.dataset_info import DatasetInfo, is_writable
 from weakseg.errors import InputError
 from weakseg.files import atomic_path
 from weakseg.images import as_rgb, image_size, write_mask
@@ -166,7 +166,7 @@ def check_relative(name: object) -> str:
         InputError: absolute, with `..`, with a backslash or a drive, or no text.
     """
     rule = "a path inside the data set's folder, with forward slashes"
-    if not isinstance(name, str) or not name or "\0" in name or not _encodable(name):
+    if not isinstance(name, str) or not name or "\0" in name or not is_writable(name):
         raise InputError("not a path", found=name, rule=rule)
     if "\\" in name:
         raise InputError("path with a backslash", found=name, rule=rule)
@@ -175,15 +175,6 @@ def check_relative(name: object) -> str:
     if outside or not parts or parts[0].endswith(":"):
         raise InputError("path leaves the data set's folder", found=name, rule=rule)
     return name
-
-
-def _encodable(name: str) -> bool:
-    """Whether it holds no half of a surrogate pair, which no file name in UTF-8 has."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _transfer(source: Path, target: Path, *, link: bool) -> None:

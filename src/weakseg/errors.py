@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -136,9 +137,23 @@ def _printable(text: str) -> str:
 
 
 def _show(found: object) -> str:
-    text = found if isinstance(found, str) else repr(found)
-    text = " ".join(text.split())
+    if not isinstance(found, str):
+        found = repr(found) if _is_small(found) else reprlib.repr(found)
+    text = " ".join(found.split())
     return text if len(text) <= _LONGEST_FOUND else text[: _LONGEST_FOUND - 3] + "..."
+
+
+def _is_small(found: object) -> bool:
+    """Whether all of a value may be written out: a few lines of YAML can name billions."""
+    waiting, count = [found], 0
+    while waiting and count < 10 * _LONGEST_FOUND:
+        item = waiting.pop()
+        count += 1
+        if isinstance(item, Mapping):
+            waiting += item.values()
+        elif isinstance(item, list | tuple | set):
+            waiting += item
+    return not waiting
 
 
 def _rebuild(

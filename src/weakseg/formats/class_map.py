@@ -76,13 +76,18 @@ def check_map(data: Mapping[Any, Any], file: Path | None = None) -> dict[str, st
     """
     place = None if file is None else str(file)
     problems = [
-        Problem("class name", place, found=f"{key}: {value}", rule="text in quotes, or null")
+        Problem("class name", place, found=_shown(key, value), rule="text in quotes, or null")
         for key, value in data.items()
         if isinstance(value, bool) or not isinstance(value, str | int | None) or value == ""
     ]
     if problems:
         raise InputErrors(problems)
     return {str(key): None if value is None else str(value) for key, value in data.items()}
+
+
+def _shown(key: object, value: object) -> str:
+    """A line of a map; a list or table in it may be far larger than the file."""
+    return f"{key}: {value if isinstance(value, str | int | float) else type(value).__name__}"
 
 
 def map_classes(

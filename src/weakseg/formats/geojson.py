@@ -94,6 +94,9 @@ def _label(properties: Mapping[str, Any]) -> str:
 def _add(record: Record, feature: Mapping[str, Any], label: str, width: float) -> None:
     geometry = member(feature, "geometry", dict, "feature")
     kind = member(geometry, "type", str, "geometry")
+    if kind.removeprefix("Multi") not in ("Point", "LineString", "Polygon"):
+        record.note("geometry of a kind that is not read", kind)
+        return
     values = member(geometry, "coordinates", list, kind)
     several = values if kind.startswith("Multi") else [values]
     for value in several:
@@ -102,16 +105,13 @@ def _add(record: Record, feature: Mapping[str, Any], label: str, width: float) -
         elif kind in ("LineString", "MultiLineString"):
             xy = tuple(_centre(v) for v in _list(kind, value))
             record.scribbles.append(Scribble(label, xy, width))
-        elif kind in ("Polygon", "MultiPolygon"):
+        else:
             rings = [[_position(v) for v in _list(kind, ring)] for ring in _list(kind, value)]
             # Rings are closed: the last position is the first one again.
             rings = [ring[:-1] if ring[:1] == ring[-1:] else ring for ring in rings]
             if not rings:
                 raise InputError("polygon without positions", found=value)
             record.regions.append(Outline.of(label, *rings))
-        else:
-            record.note("geometry of a kind that is not read", kind)
-            return
 
 
 def _list(kind: str, value: Any) -> list[Any]:

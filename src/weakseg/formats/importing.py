@@ -15,6 +15,7 @@ from rich.progress import track
 
 from weakseg.annotation import KINDS, Annotation, check_kinds
 from weakseg.dataset import Dataset, DatasetInfo, DatasetWriter, Entry
+from weakseg.dataset_info import is_writable
 from weakseg.entries import EntryList
 from weakseg.errors import InputError, InputErrors, Problem
 from weakseg.formats.archives import unpacked
@@ -66,6 +67,8 @@ _PICTURES = frozenset({"ilastik", "masks", "napari"})
 """Formats whose sources are pictures themselves."""
 
 Source = str | os.PathLike[str]
+
+_LISTED = 20  # findings in the message of a source that is of no use
 
 
 @dataclass
@@ -172,6 +175,8 @@ def import_dataset(
         used = sum((_used(reading, progress) for reading in readings.values()), Counter())
         declared = [c for reading in readings.values() for c in reading.classes]
         found = map_classes(declared, used, classes=classes, mapping=names)
+        if not found.classes:
+            raise _no_labels(readings)
         info = DatasetInfo(
             name or Path(out or "imported").resolve().name,
             *_classes(found, background, exhaustive or boxes_exhaustive),
@@ -219,6 +224,22 @@ def _used(reading: Reading, progress: bool) -> Counter[str]:
     return total
 
 
+def _no_labels(readings: Mapping[str, Reading]) -> InputErrors:
+    """That there is nothing to import, with what is wrong in the source, which may be why."""
+    listed = []
+    for reading in readings.values():
+        listed += reading.problems
+        for record in reading.records():
+            if record.label_image is not None:
+                with record.listing():
+                    record.label_image.labels()
+            listed += record.problems
+            if len(listed) >= _LISTED:
+                break
+    rule = "a source with labels, or a list of classes"
+    return InputErrors([Problem("no labels found", rule=rule), *listed[:_LISTED]])
+
+
 def _watched(
     items: Iterable[Record], text: str, total: int | None, progress: bool
 ) -> Iterable[Record]:
@@ -235,8 +256,6 @@ def _classes(
     if chosen is None and background is not None:
         rule = f"one of {', '.join(found.classes)}"
         raise InputError("background is not a class", found=background, rule=rule)
-    if not found.classes:
-        raise InputError("no labels found", rule="a source with labels, or a list of classes")
     if chosen is None and outside:
         if not found.own:
             rule = "background: the class that pixels outside the labels have"
@@ -292,6 +311,9 @@ def _entry(
         record.note(f"image left out: {error.what}", error.found, error.rule)
         return None
     name = PurePosixPath(found).with_suffix("").as_posix()
+    if not is_writable(name):
+        record.note("image left out: its name", found, "a name in UTF-8")
+        return None
     if name in names:
         what = "image left out: it comes twice"
         if names[name] != found:
@@ -312,7 +334,7 @@ def _entry(
 
 def _check(report: ImportReport, strict: bool) -> None:
     if report.images == 0:
-        listed = report.problems[:20]
+        listed = report.problems[:_LISTED]
         raise InputErrors([Problem("no image of the source can be used"), *listed])
     if strict and report.problems:
         raise InputErrors(report.problems)

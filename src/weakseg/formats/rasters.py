@@ -40,6 +40,7 @@ class Patch:
 
 
 _NOTHING = np.zeros((0, 0), bool)
+_CROSSINGS = 1 << 20  # of edges and rows, held at once
 
 
 def fill_rings(rings: Sequence[ArrayLike], size: tuple[int, int]) -> Patch:
@@ -56,14 +57,13 @@ def fill_rings(rings: Sequence[ArrayLike], size: tuple[int, int]) -> Patch:
     if width <= 0 or height <= 0:
         return Patch((0, 0), _NOTHING)
     flips = np.zeros((height, width + 1), np.uint8)
-    for ring in edges:
-        start, end = ring, np.roll(ring, -1, axis=0)
+    for start, end in _in_parts(edges, int(height)):
         top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
         # Rows whose centre line the edge crosses.
         first = np.clip(np.ceil(top - 0.5) - low[1], 0, height).astype(np.int64)
         last = np.clip(np.ceil(bottom - 0.5) - low[1], 0, height).astype(np.int64)
         count = last - first
-        edge = np.repeat(np.arange(len(ring)), count)
+        edge = np.repeat(np.arange(len(start)), count)
         row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count - first, count)
         (x0, y0), (x1, y1) = start[edge].T, end[edge].T
         x = x0 + (row + low[1] + 0.5 - y0) * (x1 - x0) / np.where(y1 == y0, 1, y1 - y0)
@@ -71,6 +71,15 @@ def fill_rings(rings: Sequence[ArrayLike], size: tuple[int, int]) -> Patch:
         np.bitwise_xor.at(flips, (row, column), np.uint8(1))
     inside = np.bitwise_xor.accumulate(flips, axis=1)[:, :width].astype(bool)
     return Patch((int(low[0]), int(low[1])), inside)
+
+
+def _in_parts(rings: Sequence[Ring], height: int) -> Iterator[tuple[Ring, Ring]]:
+    """The edges of outlines, (n, 2) starts and ends, as many at a time as memory is kept for."""
+    step = max(1, _CROSSINGS // height)
+    for ring in rings:
+        after = np.roll(ring, -1, axis=0)
+        for first in range(0, len(ring), step):
+            yield ring[first : first + step], after[first : first + step]
 
 
 def runs_to_patch(

@@ -249,7 +249,7 @@ class ReadOptions:
 
 def split_name(given: str | None) -> str | None:
     """The part of a data set that a tool's word for it means; None where it says nothing."""
-    word = (given or "").strip()
+    word = (given or "").strip().encode("utf-8", "replace").decode()
     return _SPLITS.get(word.lower(), word) or None
 
 

@@ -85,6 +85,8 @@ def _checked(names: Any, file: Path) -> dict[int, str]:
     rule = "a list of names, or a number for each name"
     if not isinstance(table, dict) or not all(isinstance(key, int) for key in table):
         raise InputError("names", file=file, found=names, rule=rule)
+    if not all(isinstance(value, str | int | float) for value in table.values()):
+        raise InputError("names", file=file, found=names, rule=rule)
     # YAML reads yes, no and 12 as something else than text.
     return {key: str(value) for key, value in table.items()}
 
