@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from weakseg.dataset import Dataset, DatasetInfo
     from weakseg.errors import InputError
     from weakseg.evaluation import evaluate
+    from weakseg.formats import annotation_from_layers, export_dataset, import_dataset
+    from weakseg.hub import pull, push
+    from weakseg.portable import export_model
     from weakseg.segmenter import Prediction, Segmenter
+    from weakseg.simulate import simulate_dataset, simulate_labels
     from weakseg.training import Fitted, Recipe, fit
 
 # OpenMP threads that wait for each other spin, and on a machine with other work spin away the time
@@ -34,20 +38,21 @@ _HOMES = {
     "Dataset": "dataset",
     "DatasetInfo": "dataset",
     "InputError": "errors",
+    "annotation_from_layers": "formats",
     "evaluate": "evaluation",
+    "export_dataset": "formats",
+    "import_dataset": "formats",
+    "export_model": "portable",
+    "pull": "hub",
+    "push": "hub",
     "Prediction": "segmenter",
     "Segmenter": "segmenter",
+    "simulate_dataset": "simulate",
+    "simulate_labels": "simulate",
     "Fitted": "training",
     "Recipe": "training",
     "fit": "training",
 }
-_FROM = (
-    *("coco", "coralnet", "cvat", "folders", "geojson", "ilastik", "label_studio", "labelme"),
-    *("masks", "napari", "nnunet", "points", "scribblesup", "tags", "voc", "yolo"),
-)
-# weakseg.from_coco and its like, and what leads back to the tools
-_HOMES |= {f"from_{name}": "formats" for name in _FROM} | {"export_dataset": "formats"}
-_HOMES |= {"simulate_dataset": "simulate", "simulate_labels": "simulate"}
 
 __all__ = [
     "Annotation",
@@ -62,8 +67,16 @@ __all__ = [
     "Recipe",
     "Scribble",
     "Segmenter",
+    "annotation_from_layers",
     "evaluate",
+    "export_dataset",
+    "export_model",
     "fit",
+    "import_dataset",
+    "pull",
+    "push",
+    "simulate_dataset",
+    "simulate_labels",
 ]
 
 

@@ -6,11 +6,12 @@ they are asked for: a million images cost 24 bytes each until then.
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +23,71 @@ from weakseg.entries import Entry, EntryLines, EntryList, Source
 from weakseg.errors import InputError
 from weakseg.images import as_rgb
 
-__all__ = ["Dataset", "DatasetInfo", "DatasetWriter", "Entry", "dataset_folder"]
+__all__ = ["Dataset", "DatasetInfo", "DatasetWriter", "Entry", "FromFormat", "dataset_folder"]
+
+
+class FromFormat(Protocol):
+    """A function that reads labels in another tool's format."""
+
+    def __call__(
+        self,
+        source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+        images: str | os.PathLike[str] | None = None,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Dataset:
+        """Read labels.
+
+        Args:
+            source: file or folder, or several with the part they become.
+            images: folder of the photographs.
+            out: folder of the new data set; without, it stays in memory.
+            **options: as in `weakseg.formats.import_dataset`.
+
+        Raises:
+            InputError: as `weakseg.formats.import_dataset`.
+        """
+        ...
+
+
+class _InFormats:
+    """A function of `weakseg.formats`, which stands on this module and is imported when asked."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> FromFormat:
+        return cast(FromFormat, getattr(importlib.import_module("weakseg.formats"), self.name))
 
 
 class Dataset(Sequence[Entry]):
     """Images with their labels; `len`, indexing and iteration give `Entry` objects.
 
-    Make one with `Dataset.open` or `Dataset.from_arrays`.
+    Make one with `Dataset.open`, `Dataset.from_arrays`, or from another tool's files with
+    `Dataset.from_coco`, `Dataset.from_cvat` and so on.
 
     Attributes:
         info: names and rules.
         folder: where it lies, None in memory.
     """
+
+    from_coco = _InFormats()
+    from_coralnet = _InFormats()
+    from_cvat = _InFormats()
+    from_folders = _InFormats()
+    from_geojson = _InFormats()
+    from_ilastik = _InFormats()
+    from_label_studio = _InFormats()
+    from_labelme = _InFormats()
+    from_masks = _InFormats()
+    from_napari = _InFormats()
+    from_nnunet = _InFormats()
+    from_points = _InFormats()
+    from_scribblesup = _InFormats()
+    from_tags = _InFormats()
+    from_voc = _InFormats()
+    from_yolo = _InFormats()
 
     def __init__(
         self,

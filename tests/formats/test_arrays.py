@@ -7,8 +7,9 @@ import pytest
 
 import weakseg
 from weakseg.annotation import Annotation, Box, Point, Scribble
+from weakseg.dataset import Dataset
 from weakseg.errors import InputError
-from weakseg.formats import annotation_from_layers
+from weakseg.formats import READERS, annotation_from_layers
 
 CLASSES = ["coral", "sponge"]
 
@@ -62,7 +63,10 @@ def test_bad_layers(change: dict[str, Any], message: str) -> None:
 
 def test_shortcuts(photos: Any, fixture: Any) -> None:
     with pytest.warns(UserWarning, match="1 x keypoints hidden behind something else"):
-        dataset = weakseg.from_coco(fixture("coco.json"), photos, kinds=["boxes"])
+        dataset = Dataset.from_coco(fixture("coco.json"), photos, kinds=["boxes"])
     assert [len(entry.annotation.boxes) for entry in dataset] == [2, 1, 0]
-    for name in weakseg._FROM:
-        assert callable(getattr(weakseg, f"from_{name}"))
+    for format in READERS:
+        read = getattr(Dataset, f"from_{format.replace('-', '_')}")
+        assert f"the format {format};" in read.__doc__
+    assert {*weakseg.__all__} <= {*weakseg._HOMES}
+    assert all(getattr(weakseg, name) for name in weakseg.__all__)

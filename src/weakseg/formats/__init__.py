@@ -1,7 +1,7 @@
 """Labels in from the tools that people use, and out to them.
 
-    dataset = from_coco("instances.json", images="photos")              # in memory
-    dataset = from_cvat("task.zip", out="reef")                         # on disk, for large ones
+    dataset = Dataset.from_coco("instances.json", images="photos")      # in memory
+    dataset = Dataset.from_cvat("task.zip", out="reef")                 # on disk, for large ones
     report = export_dataset("label-studio", dataset, "tasks.json")
 
 Each `from_...` takes the keywords of `import_dataset` and returns the data set alone; what was

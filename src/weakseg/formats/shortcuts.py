@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from weakseg.dataset import Dataset
+from weakseg.dataset import Dataset, FromFormat
 from weakseg.errors import Problem
 from weakseg.formats.importing import Source, import_dataset
 
 
-class FromFormat(Protocol):
-    """A function that reads one format."""
-
-    def __call__(
-        self,
+def _reader(format: str) -> FromFormat:
+    def read(
         source: Source | Mapping[str, Source],
         images: Source | None = None,
         *,
         out: Source | None = None,
         **options: Any,
     ) -> Dataset:
-        """Read labels.
+        dataset, report = import_dataset(format, source, out, images=images, **options)
+        if report.problems:
+            warnings.warn(_summary(report.problems, source), stacklevel=2)
+        return dataset
 
-        Args:
-            source: file or folder, or several with the part they become.
-            images: folder of the photographs.
-            out: folder of the new data set; without, it stays in memory.
-            **options: as in `import_dataset`.
-
-        Raises:
-            InputError: as `import_dataset`.
-        """
-        ...
-
-
-def _read(
-    format: str,
-    source: Source | Mapping[str, Source],
-    images: Source | None = None,
-    *,
-    out: Source | None = None,
-    **options: Any,
-) -> Dataset:
-    dataset, report = import_dataset(format, source, out, images=images, **options)
-    if report.problems:
-        warnings.warn(_summary(report.problems, source), stacklevel=2)
-    return dataset
+    read.__name__ = read.__qualname__ = f"from_{format.replace('-', '_')}"
+    read.__doc__ = (
+        f"A data set from files in the format {format}; what was left out goes to `warnings`.\n\n"
+        + inspect.cleandoc(FromFormat.__call__.__doc__ or "").partition("\n\n")[2]
+    )
+    return read
 
 
 def _summary(problems: Sequence[Problem], source: Any) -> str:
@@ -60,19 +42,19 @@ def _summary(problems: Sequence[Problem], source: Any) -> str:
     return f"{name}: left out or changed: " + "; ".join(lines)
 
 
-from_coco: FromFormat = partial(_read, "coco")
-from_coralnet: FromFormat = partial(_read, "coralnet")
-from_cvat: FromFormat = partial(_read, "cvat")
-from_folders: FromFormat = partial(_read, "folders")
-from_geojson: FromFormat = partial(_read, "geojson")
-from_ilastik: FromFormat = partial(_read, "ilastik")
-from_label_studio: FromFormat = partial(_read, "label-studio")
-from_labelme: FromFormat = partial(_read, "labelme")
-from_masks: FromFormat = partial(_read, "masks")
-from_napari: FromFormat = partial(_read, "napari")
-from_nnunet: FromFormat = partial(_read, "nnunet")
-from_points: FromFormat = partial(_read, "points")
-from_scribblesup: FromFormat = partial(_read, "scribblesup")
-from_tags: FromFormat = partial(_read, "tags")
-from_voc: FromFormat = partial(_read, "voc")
-from_yolo: FromFormat = partial(_read, "yolo")
+from_coco = _reader("coco")
+from_coralnet = _reader("coralnet")
+from_cvat = _reader("cvat")
+from_folders = _reader("folders")
+from_geojson = _reader("geojson")
+from_ilastik = _reader("ilastik")
+from_label_studio = _reader("label-studio")
+from_labelme = _reader("labelme")
+from_masks = _reader("masks")
+from_napari = _reader("napari")
+from_nnunet = _reader("nnunet")
+from_points = _reader("points")
+from_scribblesup = _reader("scribblesup")
+from_tags = _reader("tags")
+from_voc = _reader("voc")
+from_yolo = _reader("yolo")
