@@ -247,3 +247,15 @@ def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(coco.annToMask(annotation), mask == 2)
     assert annotation["bbox"] == [3, 2, 6, 3]
     assert annotation["area"] == 17
+
+
+def test_progress_is_shown_of_both_passes(
+    photos: Path, fixture: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_dataset("coco", fixture("coco.json"), None, images=photos, progress=True)
+    shown = capsys.readouterr().err
+    assert "reading labels" in shown
+    assert "writing images" in shown
+    assert "100%" in shown
+    import_dataset("coco", fixture("coco.json"), None, images=photos)
+    assert capsys.readouterr().err == ""

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 
 from weakseg.annotation import Box, Point
 from weakseg.errors import InputError, Problem
@@ -39,13 +41,13 @@ def read_coco(source: Path, options: ReadOptions) -> Reading:
 
     Args:
         source: the JSON file, or a folder with a single one in it or in its `annotations`.
-        options: nothing of it is used.
+        options: `progress`.
 
     Raises:
         InputError: not a COCO file, or duplicate ids of categories.
     """
     path = _find_file(source)
-    index = _index(path)
+    index = _index(path, options.progress)
     table = {c.id: c.name for c in index.classes}
     return Reading(
         lambda: _records(path, index, table),
@@ -82,11 +84,11 @@ class _Index:
         self.ids = array("q")
 
 
-def _index(path: Path) -> _Index:
+def _index(path: Path, progress: bool) -> _Index:
     index = _Index()
     add = {"images": _index_image, "categories": _index_category, "annotations": _index_annotation}
     seen: set[str] = set()
-    for item in json_items(path, seen):
+    for item in _watched(json_items(path, seen), path, progress):
         try:
             if item.key in add:
                 add[item.key](index, item)
@@ -99,6 +101,18 @@ def _index(path: Path) -> _Index:
         index.of_image[i] = index.rows.get(owner, -1)
     _check(index, path)
     return index
+
+
+def _watched(items: Iterable[Item], path: Path, progress: bool) -> Iterator[Item]:
+    """The items, with a bar that shows how much of the file has been read."""
+    size = path.stat().st_size if path.is_file() else 0
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("reading labels", total=size)
+        for number, item in enumerate(items):
+            if number % 1000 == 0:
+                bar.update(task, completed=item.end)
+            yield item
+        bar.update(task, completed=size)
 
 
 def _index_annotation(index: _Index, item: Item) -> None:

@@ -169,7 +169,7 @@ def import_dataset(
         packed = any(opened[part] != Path(path) for part, path in sources.items())
         index = _image_index(format, [*opened.values()], images)
         given = None if classes is None else tuple(classes)
-        options = ReadOptions(index, width, given, unlabelled, ignore, predictions)
+        options = ReadOptions(index, width, given, unlabelled, ignore, predictions, progress)
         readings = {part: READERS[format](path, options) for part, path in opened.items()}
         names = load_map(map) if isinstance(map, str | os.PathLike) else map and check_map(map)
         used = sum((_used(reading, progress) for reading in readings.values()), Counter())

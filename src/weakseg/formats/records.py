@@ -237,6 +237,7 @@ class ReadOptions:
         unlabelled: value of label images that says nothing; None: what the format says.
         ignore: value of label images to ignore; None: what the format says.
         predictions: read a tool's predictions where there is no annotation.
+        progress: show a progress bar while a large file is opened.
     """
 
     images: ImageIndex
@@ -245,6 +246,7 @@ class ReadOptions:
     unlabelled: int | None = None
     ignore: int | None = None
     predictions: bool = False
+    progress: bool = False
 
 
 def split_name(given: str | None) -> str | None:
