@@ -39,10 +39,27 @@ def write_images(folder: Path, count: int) -> None:
             os.link(first, path)
 
 
+def shape(rng: np.random.Generator) -> str:
+    """A polygon with its box, the JSON of an annotation after its ids."""
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    radius = np.exp(rng.normal(3.5, 0.8)) * rng.uniform(0.7, 1.3, len(angles))
+    centre = rng.uniform((0, 0), (WIDTH, HEIGHT))
+    ring = centre + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    ring = np.clip(ring, 0, (WIDTH, HEIGHT)).round(2)
+    (x0, y0), (x1, y1) = ring.min(0).tolist(), ring.max(0).tolist()
+    annotation = {
+        "segmentation": [ring.ravel().tolist()],
+        "area": round((x1 - x0) * (y1 - y0) * 0.7, 2),
+        "iscrowd": 0,
+        "bbox": [x0, y0, max(x1 - x0, 0.01), max(y1 - y0, 0.01)],
+        "category_id": int(rng.integers(CLASSES)) + 1,
+    }
+    return json.dumps(annotation)[1:]
+
+
 def write_annotations(path: Path, count: int) -> int:
     """A COCO file of `count` images; returns the number of its annotations."""
     rng = np.random.default_rng(1)
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     number = 0
     with path.open("w") as file:
         file.write('{"info": {"description": "synthetic"}, "licenses": [], "images": [')
@@ -52,23 +69,11 @@ def write_annotations(path: Path, count: int) -> int:
         file.write('], "annotations": [')
         # In the order of the annotations' ids, not of the images, as in COCO.
         owners = rng.permutation(np.repeat(np.arange(count), rng.poisson(8.6, count)))
+        objects = [shape(rng) for _ in range(5000)]
         for owner in owners.tolist():
+            ids = f'{{"id": {number}, "image_id": {owner}, '
+            file.write((", " if number else "") + ids + objects[number % len(objects)])
             number += 1
-            radius = np.exp(rng.normal(3.5, 0.8)) * rng.uniform(0.7, 1.3, len(angles))
-            centre = rng.uniform((0, 0), (WIDTH, HEIGHT))
-            ring = centre + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-            ring = np.clip(ring, 0, (WIDTH, HEIGHT)).round(2)
-            (x0, y0), (x1, y1) = ring.min(0).tolist(), ring.max(0).tolist()
-            annotation = {
-                "segmentation": [ring.ravel().tolist()],
-                "area": round((x1 - x0) * (y1 - y0) * 0.7, 2),
-                "iscrowd": 0,
-                "image_id": owner,
-                "bbox": [x0, y0, max(x1 - x0, 0.01), max(y1 - y0, 0.01)],
-                "category_id": int(rng.integers(CLASSES)) + 1,
-                "id": number,
-            }
-            file.write(("," if number > 1 else "") + json.dumps(annotation))
         categories = [{"id": i + 1, "name": f"class {i:02d}"} for i in range(CLASSES)]
         file.write('], "categories": ' + json.dumps(categories) + "}")
     return number

@@ -133,6 +133,9 @@ def test_simulate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "boxes_exhaustive is false" in capsys.readouterr().out
     assert main(simulate) == 1
     assert main([*simulate, "--overwrite"]) == 0
+    assert "tags_exhaustive" not in capsys.readouterr().out
+    assert main(["simulate", str(tmp_path / "reef"), "--kind", "tags", "--missed", ".2"]) == 0
+    assert "tags_exhaustive is true" in capsys.readouterr().out
 
 
 def test_the_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,10 @@ def simulate(
     console.print(f"{target}: {len(made)} images with simulated {', '.join(kind)}")
     if without:
         console.print(f"{without} images have no mask and keep the labels they had")
+    if "tags" in kind and missed and made.info.tags_exhaustive:
+        console.print(
+            "tags_exhaustive is true in dataset.yaml: with forgotten tags, false may be right"
+        )
     if "boxes" in kind and not made.info.boxes_exhaustive:
         console.print(
             "boxes_exhaustive is false in dataset.yaml: what lies outside the boxes stays "
