@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
-from measure import extra_memory, machine, matmul_rate, seconds
+from measure import extra_memory, machine, matmul_rate, seconds, timed_on_cuda
 from torch.nn.functional import normalize
 
 sys.path.insert(0, str(Path(__file__).parent / "reference"))
@@ -153,20 +153,6 @@ def on_cuda():
             flops = 6 * n * s * D / taken / 1e12
             row = [f"{taken * 1e3:.2f}", f"{flops:.1f}", f"{flops / rate:.0%}", f"{extra:,.0f}"]
             print(f"| {n:,} | {s:,} | {name} | " + " | ".join(row) + " |", flush=True)
-
-
-def timed_on_cuda(function, repeats=5):
-    for _ in range(3):
-        function()
-    taken = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        function()
-        end.record()
-        end.synchronize()
-        taken.append(start.elapsed_time(end) / 1e3)
-    return sorted(taken)[repeats // 2]
 
 
 def main():

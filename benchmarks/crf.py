@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure import machine, resident
 from PIL import Image
 from scipy.ndimage import zoom
 
@@ -76,10 +77,7 @@ def timed(function, *arguments):
 
 def compare(count, repeats):
     print(f"{HEIGHT} x {WIDTH} x {CLASSES}, 10 iterations, medians of {repeats}; seconds, and")
-    print(f"processor seconds in brackets. weakseg on {torch.get_num_threads()} threads (torch")
-    print(
-        f"{torch.__version__}), pydensecrf2 on one. Load of the machine: {os.getloadavg()[0]:.1f}\n"
-    )
+    print(f"processor seconds in brackets. {machine()}; pydensecrf2 on one thread.\n")
     print("| photograph | weakseg | pydensecrf2 | ratio | equal labels | weakseg, 4 classes |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     ratios, agreements = [], []
@@ -112,12 +110,6 @@ def shown(seconds):
     return "{:.3f} ({:.3f})".format(*np.median(seconds, axis=0)) if seconds else "-"
 
 
-def resident(which):
-    """Memory of this process in KiB, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which))
-
-
 def memory(height, width, classes):
     """Print what one call takes beyond its input, in this process."""
     photo = next(photographs(1))[1]
@@ -127,7 +119,7 @@ def memory(height, width, classes):
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
     *seconds, _ = timed(dense_crf, image, probabilities)
-    extra = (resident("VmHWM") - before) / 2**20
+    extra = (resident("VmHWM") - before) / 2**10
     size = f"{classes} x {height} x {width} | {probabilities.nbytes / 2**30:.2f}"
     print(f"| {size} | {extra:.2f} | {shown([seconds])} |")
 

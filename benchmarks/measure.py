@@ -36,6 +36,21 @@ def seconds(functions, repeats=5):
     return [tuple(map(statistics.median, zip(*taken, strict=True))) for taken in times]
 
 
+def timed_on_cuda(function, repeats=5):
+    """Seconds of a call by the GPU's own clock, median, after 3 calls to warm up."""
+    for _ in range(3):
+        function()
+    taken = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        taken.append(start.elapsed_time(end) / 1e3)
+    return statistics.median(taken)
+
+
 def matmul_rate():
     """Float32 GFLOP/s of a product of two 2048 x 2048 matrices, by the faster of two libraries."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)

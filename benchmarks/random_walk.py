@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure import machine, resident
 from skimage import data
 from skimage.transform import resize
 from torch.nn.functional import interpolate, normalize
@@ -68,12 +69,6 @@ def products(vectors, start):
 METHODS = {"plain": plain, "64 products": products, "weakseg": random_walk}
 
 
-def resident(which):
-    """Memory of this process in KiB, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which))
-
-
 def one(method, size, folder):
     vectors, start = (torch.load(folder / f"{size}.pt")[key] for key in ("embeddings", "scores"))
     METHODS[method](vectors[:, :8, :8], start[:, :8, :8])  # what torch itself takes is not counted
@@ -83,7 +78,7 @@ def one(method, size, folder):
         wall, processor = time.perf_counter(), time.process_time()
         walked = METHODS[method](vectors, start)
         seconds.append((time.perf_counter() - wall, time.process_time() - processor))
-    extra = (resident("VmHWM") - before) / 1024
+    extra = resident("VmHWM") - before
     expected = folder / f"{size} expected.pt"
     error = f"{(walked - torch.load(expected)).abs().max():.1e}" if expected.exists() else "-"
     wall, processor = np.median(seconds, axis=0)
@@ -97,8 +92,8 @@ def main():
     if options.one:
         one(options.one[0], options.one[1], Path(options.one[2]))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of the machine")
-    print("and, in brackets, of its processors; median of 5 on the smallest grid\n")
+    print(f"{machine()}; wall seconds and, in brackets,")
+    print("processor seconds; median of 5 on the smallest grid\n")
     print(
         "| image | method | seconds | extra MiB | largest error |\n| --- | --- | --- | --- | --- |"
     )

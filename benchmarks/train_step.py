@@ -1,6 +1,6 @@
 """A whole fine-tune step and its parts, ours and with the plain contrast and k-means.
 
-    uv run python benchmarks/train_step.py [--output-stride 8] [--images 4] [--size 256]
+    uv run python benchmarks/train_step.py [--output-stride 8] [--device cuda]
 
 EfficientNet-Lite0 and the MLP head with vectors of 64 channels at stride 4, a 6x6 grid, all four
 relations, a memory of two batches; photographs of scikit-image with their regions and a few
@@ -92,6 +92,8 @@ class Clock:
         self.last = self.now()
 
     def now(self):
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return np.array([time.perf_counter(), time.process_time()])
 
     def lap(self, part):
@@ -155,21 +157,24 @@ def main():
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-plain", action="store_true", help="leave out the plain step")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     torch.manual_seed(0)
     backbone = load_backbone("tf_efficientnet_lite0", output_stride=options.output_stride)
     freeze_stem(backbone)
     head = EmbeddingHead(sum(backbone.channels), 64, scale=8 / STRIDE)
-    network = backbone.train(), head.train()
+    network = backbone.train().to(options.device), head.train().to(options.device)
     inputs = [batch(options.images, options.size, seed) for seed in range(3)]
+    inputs = [tuple(tensor.to(options.device) for tensor in one) for one in inputs]
 
     columns = [run(network, inputs, options.repeats)]
-    if not options.no_plain:
+    if not options.no_plain and options.device == "cpu":  # the plain k-means knows no other
         relations.segment_contrast = plain_contrast
         kmeans_module = sys.modules["weakseg.grouping"]
         kmeans_module.spherical_kmeans = plain_kmeans
         columns.append(run(network, inputs, options.repeats))
-    print(f"{machine()}; output stride {options.output_stride}, ", end="")
+    where = machine() if options.device == "cpu" else torch.cuda.get_device_name()
+    print(f"{where}; output stride {options.output_stride}, ", end="")
     print(
         f"{options.images} x {options.size} x {options.size}, {columns[0][1]:.0f} segments ", end=""
     )
