@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, nargs=2, default=(240, 320), help="height, width")
-    parser.add_argument("--widen", type=int, default=0, help="dilate the boundaries, pixels")
+    parser.add_argument("--blur", type=float, default=1.0, help="of the boundaries, pixels")
     parser.add_argument("--rate", type=float, default=2e-3, help="of the decoder")
     parser.add_argument("--trunk-rate", type=float, default=4e-4)
     parser.add_argument("--positive", type=float, default=3.0, help="weight of boundary pixels")
@@ -45,7 +45,7 @@ def main():
 
     names = identifiers(*args.splits)
     images = [photograph(*name) for name in names]
-    targets = [_target(name, args.widen) for name in names]
+    targets = [_target(name, args.blur) for name in names]
     network = ContourNet()
     _load_trunk(network)
     if args.start:
@@ -53,8 +53,7 @@ def main():
     network.to(memory_format=torch.channels_last)
     heads = torch.nn.ModuleList(torch.nn.Conv2d(w, 1, 1) for w in reversed(WIDTHS[:4]))
     average = train(network, heads, images, targets, rng, args)
-    with atomic_path(args.out) as temporary:
-        save_file({name: _half(value) for name, value in average.items()}, temporary)
+    save(average, args.out)
 
 
 def train(network, heads, images, targets, rng, args):
@@ -100,7 +99,15 @@ def train(network, heads, images, targets, rng, args):
         if (step + 1) % 50 == 0:
             seconds = time.time() - begun
             print(f"{step + 1} {seconds:.0f} s, loss {np.mean(losses[-50:]):.4f}", flush=True)
+        if (step + 1) % 250 == 0:
+            save(average, args.out)
     return average
+
+
+def save(average, path):
+    """Write the weights in float16, whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_file({name: _half(value) for name, value in average.items()}, temporary)
 
 
 def crop(images, targets, size, rng):
@@ -110,11 +117,11 @@ def crop(images, targets, size, rng):
     target = torch.from_numpy(targets[pick].astype(np.float32) / 255)[None]
     if image.shape[1] > image.shape[2] and rng.random() < 0.8:
         image, target = image.transpose(1, 2), target.transpose(1, 2)
-    scale = rng.choice([0.5, 0.75, 1.0, 1.0, 1.25, 1.5])
+    scale = rng.choice([0.6, 0.75, 1.0, 1.0, 1.25, 1.5])
     if scale != 1:
         new = [round(side * scale) for side in image.shape[1:]]
         image = F.interpolate(image[None], size=new, mode="bilinear", antialias=True)[0]
-        if scale < 1:  # thin boundaries stay two pixels wide
+        if scale < 1:  # thin boundaries stay as wide and as strong
             target = F.adaptive_max_pool2d(target, new)
         else:
             target = F.interpolate(target[None], size=new, mode="bilinear")[0]
@@ -130,8 +137,8 @@ def crop(images, targets, size, rng):
     return parts
 
 
-def _target(name, widen):
-    return np.rint(boundary_share(segmentations(*name), widen) * 255).astype(np.uint8)
+def _target(name, blur):
+    return np.rint(boundary_share(segmentations(*name), blur) * 255).astype(np.uint8)
 
 
 def _load_trunk(network):

@@ -176,7 +176,9 @@ def read_region_map(path: Path, *, size: tuple[int, int] | None = None) -> NDArr
 def _contours(image: NDArray[np.uint8], contours: Contours) -> NDArray[np.float32]:
     if contours == "gradient":
         return gradient_contours(image)
-    raise NotImplementedError("learned contours are not shipped yet")
+    from weakseg.regions.network import learned_contours  # torch is slow to import
+
+    return learned_contours(image)
 
 
 def _shrink(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
