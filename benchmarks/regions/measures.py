@@ -5,6 +5,8 @@ number of pixels in both. Coarser cuts of a hierarchy are sums of rows, so an im
 visited once for all thresholds.
 """
 
+import itertools
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt, maximum_filter
 
@@ -130,3 +132,23 @@ class Segmentation500:
             "voi_ods": float(variation.mean(0).min()),
             "voi_ois": float(variation.min(1).mean()),
         }
+
+
+def agreement(images):
+    """How well people agree: each one's segmentation measured against those of the others.
+
+    images: (K, H, W) human segmentations of each image.
+    """
+    covered, area, rand, variation = 0.0, 0, [], []
+    for people in images:
+        tables = [contingency(a, b) for a, b in itertools.permutations(people, 2)]
+        covered += sum((best_overlaps(table) * table.sum(0)).sum() for table in tables)
+        area += sum(table.sum() for table in tables)
+        rand.append(np.mean([rand_index(table) for table in tables]))
+        variation.append(np.mean([variation_of_information(table) for table in tables]))
+    return {
+        "images": len(images),
+        "covering": float(covered / area),
+        "pri": float(np.mean(rand)),
+        "voi": float(np.mean(variation)),
+    }

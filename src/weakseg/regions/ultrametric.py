@@ -138,9 +138,13 @@ def build_hierarchy(contours: NDArray[np.float32], *, min_area: int) -> Hierarch
         return Hierarchy(np.zeros(contours.shape, np.int32), contours, alone, alone)
     graph = hg.get_4_adjacency_graph(contours.shape)
     edges = hg.weight_graph(graph, contours.astype(np.float64), hg.WeightFunction.mean)
-    tree, strength = hg.mean_pb_hierarchy(graph, edges, contours.shape)
-    watersheds = hg.CptRegionAdjacencyGraph.construct(tree.leaf_graph)["vertex_map"]
-    area = np.bincount(watersheds.ravel())
+    basins = hg.labelisation_watershed(graph, edges)
+    adjacency = hg.make_region_adjacency_graph_from_labelisation(graph, basins)
+    watersheds = hg.CptRegionAdjacencyGraph.construct(adjacency)["vertex_map"].ravel()
+    area = np.bincount(watersheds)
+    length = hg.rag_accumulate_on_edges(adjacency, hg.Accumulators.counter, edges)
+    mean = hg.rag_accumulate_on_edges(adjacency, hg.Accumulators.mean, edges)
+    tree, strength = hg.binary_partition_tree_average_linkage(adjacency, mean, length)
 
     # The same merges in another order are the same spanning tree with other weights.
     tree, strength = hg.bpt_canonical(
