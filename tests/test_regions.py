@@ -101,7 +101,7 @@ def test_hierarchy_parts_fit_together(photo):
     "shape", [(1, 1), (1, 2), (2, 1), (1, 700), (700, 1), (3, 900), (8, 8), (9, 8, 1), (5, 7, 4)]
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_])
-@pytest.mark.parametrize("method", ["gradient", "slic", "none"])
+@pytest.mark.parametrize("method", ["learned", "gradient", "slic", "none"])
 def test_odd_images_give_valid_regions(shape, dtype, method):
     noise = np.random.default_rng(0).integers(0, 60000, shape)
     image = (

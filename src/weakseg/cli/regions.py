@@ -23,7 +23,7 @@ PICTURES = ("contours", "ultrametric", "overlays")
 def regions(
     images: Path,
     out: Path,
-    contours: Contours = "gradient",
+    contours: Contours = "learned",
     count: int = 200,
     threshold: float | None = None,
     pictures: bool = True,
