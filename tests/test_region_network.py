@@ -45,6 +45,15 @@ def test_texture_is_no_contour():
     assert strength[20:-20, 77:83].max(1).mean() > 2 * strength[20:-20, 15:65].mean()
 
 
+def test_the_frame_is_no_contour():
+    rows, columns = np.indices((120, 150))
+    image = np.stack([90 + rows // 2, 60 + columns // 2, np.full_like(rows, 90)], 2)
+    strength = learned_contours(image.astype(np.uint8))
+    frame = np.ones(strength.shape, bool)
+    frame[4:-4, 4:-4] = False
+    assert strength[frame].mean() < 2 * strength[~frame].mean()
+
+
 def test_missing_weights_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(network, "WEIGHTS", tmp_path / "none.safetensors")
     network._network.cache_clear()

@@ -27,6 +27,9 @@ WIDTHS = (16, 24, 32, 48, 64)
 SMOOTHING = 0.7
 """Standard deviation in pixels of the Gaussian over the network's answer."""
 
+MARGIN = 32
+"""Pixels by which an image is continued on every side, as in a mirror, for the network."""
+
 
 class ContourNet(nn.Module):
     """Image to contour logits: a narrow U-shaped decoder on the trunk's maps of strides 2 to 16.
@@ -99,16 +102,28 @@ def learned_contours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         InputError: If the weights are missing.
     """
     pixels = torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
     height, width = image.shape[:2]
     half = ((height + 1) // 2, (width + 1) // 2)
     with torch.inference_mode():
-        fine = _network()(pixels).sigmoid()
-        coarse = _network()(F.interpolate(pixels, size=half, mode="area")).sigmoid()
+        fine = _strength(pixels)
+        coarse = _strength(F.interpolate(pixels, size=half, mode="area"))
         coarse = F.interpolate(coarse, size=(height, width), mode="bilinear")
         strength = ((fine + coarse) / 2)[0, 0].numpy()
     # Without the finest wobble there are fewer basins, and boundaries run where the ridge is.
     return gaussian_filter(strength, SMOOTHING, mode="nearest")  # type: ignore[no-any-return]
+
+
+def _strength(pixels: Tensor) -> Tensor:
+    """(1, 1, H, W) strength of (1, 3, H, W) pixels, mirrored around them.
+
+    Beyond the frame the layers see zeros, which looks like a contour all around.
+    """
+    height, width = pixels.shape[-2:]
+    up, left = min(MARGIN, height), min(MARGIN, width)  # a thin image stays thin
+    around = np.pad(pixels.numpy(), ((0, 0), (0, 0), (up, up), (left, left)), "symmetric")
+    given = torch.from_numpy(around).contiguous(memory_format=torch.channels_last)
+    logits: Tensor = _network()(given)
+    return logits[..., up : up + height, left : left + width].sigmoid()
 
 
 @lru_cache(maxsize=1)
