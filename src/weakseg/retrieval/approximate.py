@@ -1,0 +1,204 @@
+"""Approximate search in large indexes: IVF-PQ on disk, memory-mapped, re-ranked exactly.
+
+Inverted lists and product quantisation after Jegou, Douze, Schmid (PAMI 2011), by faiss, an optional
+package. The codes choose candidates; their similarities are computed from the prototypes
+themselves, so that what is returned is right, only perhaps not complete.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.files import atomic_path
+from weakseg.retrieval.exact import BLOCK, exact_search
+from weakseg.retrieval.manifest import ApproximateRecord
+from weakseg.retrieval.shards import FOLDER, Shard, damaged
+
+WORTH = 500_000
+"""Segments from which an approximate search is made by itself: exact search takes 10 ms there."""
+
+TARGET = 0.95
+"""Share of the exact 20 nearest that is to be found."""
+
+SAMPLE, TOP = 200, 20
+"""Queries that recall is measured with, and their neighbours."""
+
+CANDIDATES = 400
+"""Rows whose similarity is computed exactly, for a query."""
+
+PER_LIST, ROUNDS, SEED = 40, 8, 0
+"""Training prototypes a list, rounds of k-means, seed of what is drawn at random."""
+
+
+def available() -> bool:
+    """Whether faiss is installed."""
+    try:
+        import faiss  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def build_approximate(
+    folder: Path, shards: Sequence[Shard], *, target: float = TARGET
+) -> ApproximateRecord | None:
+    """Build and tune an approximate index over some shards.
+
+    Prototypes are read in blocks; at a time a sample of 40 a list is in memory, and 24 bytes for
+    each of all (at 64 dimensions).
+
+    Args:
+        folder: of the index.
+        shards: their rows are numbered in this order.
+        target: recall to reach, by looking into more and more lists.
+
+    Returns:
+        What was built; None where the target cannot be reached with less than a quarter of
+        the lists, so that exact search is better.
+    """
+    import faiss
+
+    total = sum(shard.count for shard in shards)
+    dim = shards[0].dim
+    lists = _lists(total)
+    rng = np.random.default_rng(SEED)
+    pieces = next(n for n in (dim // 4, dim // 2, dim) if n and dim % n == 0)
+    index = faiss.IndexIVFPQ(
+        faiss.IndexFlatIP(dim), dim, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.niter, index.cp.seed, index.cp.spherical = ROUNDS, SEED, True
+    index.cp.min_points_per_centroid = 1
+    index.train(_drawn(shards, min(total, PER_LIST * lists), rng))
+    for _, block in _blocks(shards):
+        index.add(block)
+    name = f"{secrets.token_hex(8)}.faiss"
+    queries, exact = _exact_sample(shards, rng)
+    with atomic_path(folder / FOLDER / name) as temporary:
+        faiss.write_index(index, str(temporary))
+        del index
+        found = ApproximateRecord(
+            name, tuple(s.name for s in shards), tuple(s.count for s in shards),
+            lists, 0, CANDIDATES, 0.0, len(queries),
+        )  # fmt: skip
+        return _tuned(temporary, shards, found, queries, exact, target)
+
+
+class Approximate:
+    """Search in an approximate index.
+
+    Args:
+        path: of its file.
+        record: how it was built.
+        shards: those that are still there, by name.
+    """
+
+    def __init__(self, path: Path, record: ApproximateRecord, shards: dict[str, Shard]) -> None:
+        self.path, self.record = path, record
+        self.shards = [shards.get(name) for name in record.shards]
+        self.starts = np.concatenate([[0], np.cumsum(record.counts)])
+
+    @cached_property
+    def _faiss(self) -> Any:
+        import faiss
+
+        try:
+            return faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        except RuntimeError as error:
+            raise damaged(self.path) from error
+
+    def search(
+        self, query: NDArray[np.float32], count: int, probes: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The nearest rows that it finds.
+
+        Args:
+            query: (D,).
+            count: candidates.
+            probes: lists to look into; 0: as many as were found to be enough.
+
+        Returns:
+            Row numbers in the order of its shards, the nearest first, and exact dot products.
+        """
+        self._faiss.nprobe = probes or self.record.probes
+        _, found = self._faiss.search(query[None], count)
+        rows = np.sort(found[0][found[0] >= 0])
+        part = np.searchsorted(self.starts, rows, side="right") - 1
+        scores = np.full(len(rows), -np.inf, np.float32)
+        for p in np.unique(part):
+            shard = self.shards[p]
+            if shard is not None:
+                mine = part == p
+                scores[mine] = shard.vectors[rows[mine] - self.starts[p]] @ query
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] > -np.inf]
+        return rows[order], scores[order]
+
+
+def _lists(total: int) -> int:
+    """A power of two near 4 sqrt(n), as faiss advises, that leaves enough for k-means."""
+    wanted = min(4 * total**0.5, total / PER_LIST)
+    return int(2 ** max(0, round(np.log2(max(1.0, wanted)))))
+
+
+def _blocks(shards: Sequence[Shard]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """All rows, read instead of mapped: maps would count as memory of this process."""
+    first = 0
+    for shard in shards:
+        for start in range(0, shard.count, BLOCK):
+            yield first + start, shard.read(start, start + BLOCK)
+        first += shard.count
+
+
+def _drawn(
+    shards: Sequence[Shard], count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Rows drawn evenly at random from all blocks."""
+    total = sum(shard.count for shard in shards)
+    chosen = np.sort(rng.choice(total, count, replace=False))
+    drawn = np.empty((count, shards[0].dim), np.float32)
+    for first, block in _blocks(shards):
+        a, b = np.searchsorted(chosen, [first, first + len(block)])
+        drawn[a:b] = block[chosen[a:b] - first]
+    return drawn
+
+
+def _exact_sample(
+    shards: Sequence[Shard], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Queries drawn from the rows (Q, D), and their exact neighbours (Q, 20), themselves left out."""
+    total = sum(shard.count for shard in shards)
+    queries = _drawn(shards, min(SAMPLE, total), rng)
+    blocks = ((first, block, None) for first, block in _blocks(shards))
+    rows, _ = exact_search(blocks, queries, min(TOP + 1, total))
+    return queries, rows[:, 1:]
+
+
+def _tuned(
+    path: Path,
+    shards: Sequence[Shard],
+    record: ApproximateRecord,
+    queries: NDArray[np.float32],
+    exact: NDArray[np.int64],
+    target: float,
+) -> ApproximateRecord | None:
+    """With as few lists looked into as reach the target."""
+    found = Approximate(path, record, {shard.name: shard for shard in shards})
+    probes = 1
+    while probes <= max(1, record.lists // 4):
+        hits = [
+            len(np.intersect1d(found.search(q, CANDIDATES, probes)[0][: TOP + 1], e))
+            for q, e in zip(queries, exact, strict=True)
+        ]
+        recall = sum(hits) / max(1, exact.size)
+        if recall >= target:
+            return replace(record, probes=probes, recall=recall)
+        probes *= 2
+    return None
