@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import keyword
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": ("predict", ("run", "images")),
     "evaluate": ("evaluate", ("pred", "gt")),
     "regions": ("regions", ("images",)),
+    "index": ("index", ("run", "images")),
+    "retrieve": ("retrieve", ("index",)),
+    "suggest": ("suggest", ("dataset", "run")),
     "push": ("push", ("run", "repo")),
     "pull": ("pull", ("repo",)),
     "demo": ("demo", ()),
@@ -48,6 +52,9 @@ SUMMARIES = {
     "predict": "classify every pixel of photographs",
     "evaluate": "mean IoU of predicted masks against true ones",
     "regions": "cut photographs into low-level regions",
+    "index": "index the segments of photographs, to search in",
+    "retrieve": "find segments like one of a photograph, in scenes like it",
+    "suggest": "find label errors, what to label next, and near-duplicates",
     "push": "share a trained model on the Hugging Face Hub",
     "pull": "fetch a trained model from the Hugging Face Hub",
     "demo": "train on a small built-in data set and show what comes out",
@@ -141,7 +148,7 @@ def _parameters(thing: Callable[..., Any]) -> Iterator[_Parameter]:
 
 
 def _add_flag(parser: ArgumentParser, parameter: _Parameter) -> None:
-    name = "--" + parameter.name.replace("_", "-")
+    name = "--" + parameter.name.rstrip("_").replace("_", "-")
     hint, default, text = parameter.hint, parameter.default, parameter.help
     if hint is bool and default is False:
         parser.add_argument(name, action="store_true", help=text)
@@ -175,7 +182,9 @@ class _Listed:
 
 def _values(parser: ArgumentParser, parsed: Namespace, function: Callable[..., int]) -> Any:
     """Arguments for a command's function."""
-    values = vars(parser.instantiate(parsed))
+    given = vars(parser.instantiate(parsed))
+    # A flag may be a word that no parameter can be called: --class is class_.
+    values = {name + "_" * keyword.iskeyword(name): value for name, value in given.items()}
     recipe = get_type_hints(function).get("recipe")
     if recipe is None:
         return values

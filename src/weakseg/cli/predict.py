@@ -13,10 +13,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from weakseg.cli.photographs import dataset_part, named_images
 from weakseg.dataset import Dataset
 from weakseg.errors import InputError, WeaksegError
 from weakseg.files import atomic_path
-from weakseg.images import find_images, palette, read_image, write_mask
+from weakseg.images import palette, read_image, write_mask
 from weakseg.report import overlay
 from weakseg.segmenter import Prediction, Segmenter
 from weakseg.training.recipe import resolve_device
@@ -99,39 +100,13 @@ def predict(
 
 
 def _from_files(images: Path, out: Path) -> list[Job]:
-    paths = find_images(images)
-    base = images if images.is_dir() else Path(_fixed_part(images))
-    if base.resolve() in out.resolve().parents:
-        # Masks of an earlier prediction are no photographs.
-        paths = [path for path in paths if out.resolve() not in path.resolve().parents]
-    if not paths:
-        raise InputError("no images found but masks of an earlier prediction", file=images)
-    names = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
     return [
-        Job(name, partial(read_image, path), (path,))
-        for name, path in zip(names, paths, strict=True)
+        Job(name, partial(read_image, path), (path,)) for name, path in named_images(images, out)
     ]
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """The folder under which all matches of a glob, or a single file, lie."""
-    parts = []
-    for part in pattern.parts[:-1]:
-        if any(c in part for c in "*?["):
-            break
-        parts.append(part)
-    return Path(*parts) if parts else Path()
-
-
 def _from_dataset(folder: Path, split: str) -> list[Job]:
-    dataset = Dataset.open(folder)
-    part = dataset.split(split)
-    if not len(part):
-        raise InputError(
-            f"no image in part {split!r}",
-            file=folder,
-            rule=f"one of {', '.join(dataset.splits())}",
-        )
+    part = dataset_part(folder, split)
     return [_job(part, index) for index in range(len(part))]
 
 

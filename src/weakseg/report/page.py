@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from weakseg.dataset import DatasetInfo
 from weakseg.files import write_text
@@ -27,7 +23,7 @@ from weakseg.report.examples import (
     same_images,
     training_examples,
 )
-from weakseg.report.pictures import Picture, shrink
+from weakseg.report.pictures import Picture, data_uri, shrink
 from weakseg.report.plots import loss_charts
 from weakseg.training import Fitted
 from weakseg.training.run_folder import CONFIG
@@ -298,15 +294,9 @@ def _encoded(example: Example, side: int, quality: int) -> dict[str, Any]:
 
 def _picture(name: str, shown: Shown, side: int, quality: int) -> dict[str, Any]:
     small: Picture = shrink(shown.picture, side)
-    buffer = io.BytesIO()
-    # Full colour resolution: class boundaries would bleed otherwise.
-    Image.fromarray(np.ascontiguousarray(small)).save(
-        buffer, "JPEG", quality=quality, subsampling=0, optimize=True
-    )
-    data = base64.b64encode(buffer.getvalue()).decode()
     words = [shown.title, f"of {name}", *([shown.note] if shown.note else [])]
     return {
-        "uri": f"data:image/jpeg;base64,{data}",
+        "uri": data_uri(small, quality),
         "width": small.shape[1],
         "height": small.shape[0],
         "title": shown.title,

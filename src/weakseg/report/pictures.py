@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
 
 from weakseg.annotation import Annotation, Number
 from weakseg.dataset import DatasetInfo
@@ -41,6 +44,16 @@ def shrink(image: NDArray[Any], side: int | None) -> NDArray[Any]:
     if image.ndim == 2:
         return nearest(image, size)
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
+
+
+def data_uri(picture: Picture, quality: int = 82) -> str:
+    """A picture as JPEG within a page: a `data:` address."""
+    buffer = io.BytesIO()
+    # Full colour resolution: class boundaries would bleed otherwise.
+    Image.fromarray(np.ascontiguousarray(picture)).save(
+        buffer, "JPEG", quality=quality, subsampling=0, optimize=True
+    )
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def overlay(
@@ -97,6 +110,18 @@ def draw_boundaries(image: Picture, labels: NDArray[np.integer], alpha: float = 
     picture = image.copy()
     edge = boundaries(labels)
     picture[edge] = (image[edge] * (1 - alpha) + 255 * alpha).round().astype(np.uint8)
+    return picture
+
+
+def draw_outline(
+    image: Picture, inside: NDArray[np.bool_], colour: tuple[int, int, int] = (255, 221, 0)
+) -> Picture:
+    """A photograph with the outline of a part (H, W) of it; the rest is dimmed a little."""
+    picture = image.copy()
+    picture[~inside] = (picture[~inside] * 0.72).astype(np.uint8)
+    near = binary_dilation(inside, iterations=1)
+    picture[binary_dilation(inside, iterations=3) & ~inside] = (20, 20, 20)
+    picture[binary_dilation(near, iterations=1) & ~inside] = colour
     return picture
 
 

@@ -1,7 +1,7 @@
 """Approximate search in large indexes: IVF-PQ on disk, memory-mapped, re-ranked exactly.
 
-Inverted lists and product quantisation after Jegou, Douze, Schmid (PAMI 2011), by faiss, an optional
-package. The codes choose candidates; their similarities are computed from the prototypes
+Inverted lists and product quantisation after Jegou, Douze, Schmid (PAMI 2011), by faiss, an
+optional package. The codes choose candidates; their similarities are computed from the prototypes
 themselves, so that what is returned is right, only perhaps not complete.
 """
 
@@ -157,9 +157,7 @@ def _blocks(shards: Sequence[Shard]) -> Iterator[tuple[int, NDArray[np.float32]]
         first += shard.count
 
 
-def _drawn(
-    shards: Sequence[Shard], count: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _drawn(shards: Sequence[Shard], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Rows drawn evenly at random from all blocks."""
     total = sum(shard.count for shard in shards)
     chosen = np.sort(rng.choice(total, count, replace=False))
@@ -173,7 +171,7 @@ def _drawn(
 def _exact_sample(
     shards: Sequence[Shard], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Queries drawn from the rows (Q, D), and their exact neighbours (Q, 20), themselves left out."""
+    """Queries drawn from the rows (Q, D); their exact neighbours (Q, 20) without themselves."""
     total = sum(shard.count for shard in shards)
     queries = _drawn(shards, min(SAMPLE, total), rng)
     blocks = ((first, block, None) for first, block in _blocks(shards))

@@ -109,7 +109,7 @@ class Index:
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
         """Shard and row in its images' table of every image, by name."""
-        places = {}
+        places: dict[str, tuple[int, int]] = {}
         for i, (shard, record) in enumerate(zip(self.shards, self.manifest.shards, strict=True)):
             gone = set(record.removed)
             places |= {name: (i, j) for j, name in enumerate(shard.names) if j not in gone}

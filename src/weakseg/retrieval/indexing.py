@@ -128,7 +128,9 @@ def prepare_search(writer: IndexWriter, when: When) -> tuple[float | None, str]:
         return None, f"search is exact ({total:,} segments)"
     if not available():
         if when == "always":
-            raise InputError("approximate search needs a package", rule='pip install "weakseg[faiss]"')
+            raise InputError(
+                "approximate search needs a package", rule='pip install "weakseg[faiss]"'
+            )
         return None, 'search is exact; pip install "weakseg[faiss]" makes it faster'
     old = manifest.approximate
     if old is not None:

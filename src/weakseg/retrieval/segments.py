@@ -216,7 +216,7 @@ def _weak(
         return names
     classes = info.unlabelled
     seeds = seed_map(entry.annotation, info, (entry.height, entry.width), kinds=kinds)
-    cells = seeds_at(seeds, index.shape, classes=classes, ignore=info.ignore)  # type: ignore[arg-type]
+    cells = seeds_at(seeds, index.shape, classes=classes, ignore=info.ignore)
     labelled = (cells < classes) & (cells != info.ignore)
     votes = np.zeros((count, classes), np.int64)
     np.add.at(votes, (index[labelled], cells[labelled]), 1)

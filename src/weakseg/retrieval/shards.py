@@ -98,7 +98,9 @@ class Shard:
         """(n, D) prototypes, memory-mapped."""
         path = self._path(".npy")
         try:
-            mapped: NDArray[np.float32] = np.load(path, mmap_mode="c")  # torch wants to be able to write
+            mapped: NDArray[np.float32] = np.load(
+                path, mmap_mode="c"
+            )  # torch wants to be able to write
         except (OSError, ValueError) as error:
             raise damaged(path) from error
         if mapped.shape != (self.count, self.dim) or mapped.dtype != np.float32:
@@ -253,7 +255,10 @@ def _words(values: NDArray[np.object_]) -> pa.Array:
 def _write_table(path: Path, table: pa.Table) -> None:
     # One batch a file, so that a row is found without a search; no compression, so that it can
     # be mapped.
-    with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            for batch in table.combine_chunks().to_batches():
-                writer.write_batch(batch)
+    with (
+        atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        for batch in table.combine_chunks().to_batches():
+            writer.write_batch(batch)

@@ -231,7 +231,9 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         rule = "a folder that can be written to"
-        raise InputError("no index can be made", file=folder, found=error.strerror, rule=rule) from error
+        raise InputError(
+            "no index can be made", file=folder, found=error.strerror, rule=rule
+        ) from error
     try:
         if fcntl is not None:
             try:
