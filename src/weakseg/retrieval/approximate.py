@@ -34,6 +34,9 @@ SAMPLE, TOP = 200, 20
 CANDIDATES = 400
 """Rows whose similarity is computed exactly, for a query."""
 
+FEWEST = 10_000
+"""Segments below which codes cannot be learned: 39 for each of their 256 words."""
+
 PER_LIST, ROUNDS, SEED = 40, 8, 0
 """Training prototypes a list, rounds of k-means, seed of what is drawn at random."""
 
@@ -61,12 +64,14 @@ def build_approximate(
         target: recall to reach, by looking into more and more lists.
 
     Returns:
-        What was built; None where the target cannot be reached with less than a quarter of
-        the lists, so that exact search is better.
+        What was built; None where there are too few segments, or the target cannot be reached
+        with less than a quarter of the lists: exact search is better then.
     """
     import faiss
 
     total = sum(shard.count for shard in shards)
+    if total < FEWEST:
+        return None
     dim = shards[0].dim
     lists = _lists(total)
     rng = np.random.default_rng(SEED)

@@ -142,7 +142,7 @@ def prepare_search(writer: IndexWriter, when: When) -> tuple[float | None, str]:
     record = build_approximate(writer.folder, shards)
     writer.update(replace(manifest, approximate=record))
     if record is None:
-        return None, "search is exact: approximate search would miss too many neighbours"
+        return None, "search is exact: approximate search would be no better here"
     return record.recall, _sentence(record.recall, record.sample)
 
 
