@@ -20,19 +20,20 @@ from weakseg.retrieval.indexing import prepare_search
 from weakseg.retrieval.segments import ImageSegments
 from weakseg.retrieval.writer import IndexWriter
 
-DIM, CENTRES, COSINE, PER_IMAGE, TOP = 64, 50_000, 0.8, 144, 20
+DIM, COSINE, PER_IMAGE, TOP = 64, 0.8, 144, 20
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--centres", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--exact-queries", type=int, default=60)
     parser.add_argument("--folder", type=Path, required=True, help="5 GB for the whole size")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    centres = unit(rng.normal(size=(CENTRES, DIM)).astype(np.float32))
+    centres = unit(rng.normal(size=(args.centres, DIM)).astype(np.float32))
     shutil.rmtree(args.folder / "index", ignore_errors=True)
     result = build(args, centres, rng)
     print(json.dumps(result), flush=True)

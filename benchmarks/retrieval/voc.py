@@ -48,12 +48,14 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
     args = parser.parse_args()
     dataset = Dataset.open(args.data / "voc-subset")
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     for seed in range(args.seeds):
-        for method in METHODS[: 2 if seed else None]:
-            key = f"{method}, seed {seed}" if METHODS.index(method) < 2 else method
+        for method in args.methods:
+            raw = method.startswith("features")
+            key = method if raw else f"{method}, seed {seed}"
             if key not in results:
                 results[key] = measured(method, seed, dataset, args)
                 write_json(args.out, results)

@@ -37,7 +37,7 @@ CANDIDATES = 400
 FEWEST = 10_000
 """Segments below which codes cannot be learned: 39 for each of their 256 words."""
 
-PER_LIST, ROUNDS, SEED = 40, 8, 0
+PER_LIST, ROUNDS, SEED = 20, 6, 0
 """Training prototypes a list, rounds of k-means, seed of what is drawn at random."""
 
 
@@ -55,7 +55,7 @@ def build_approximate(
 ) -> ApproximateRecord | None:
     """Build and tune an approximate index over some shards.
 
-    Prototypes are read in blocks; at a time a sample of 40 a list is in memory, and 24 bytes for
+    Prototypes are read in blocks; at a time a sample of 20 a list is in memory, and 24 bytes for
     each of all (at 64 dimensions).
 
     Args:
@@ -115,9 +115,12 @@ class Approximate:
         import faiss
 
         try:
-            return faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as error:
             raise damaged(self.path) from error
+        # Threads that read lists ahead take longer to start than what is cached to scan.
+        faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
+        return index
 
     def search(
         self, query: NDArray[np.float32], count: int, probes: int = 0

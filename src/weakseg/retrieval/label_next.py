@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 
 from weakseg.grouping.kmeans import spherical_kmeans
 
-CLUSTERS_PER_IMAGE, SMALLEST = 4, 8
-"""Clusters for each image that is wanted; segments that a cluster has on average, at least."""
+SMALLEST = 8
+"""Segments that a cluster has on average, at least."""
 
 ROUNDS, SEGMENTS, LARGEST, SEED = 10, 3, 100_000, 0
 """Rounds of k-means; segments named for each image; segments that clusters are made from."""
@@ -67,7 +67,7 @@ def label_next(
     distance = 1 - nearest_cosine(vectors[rows], vectors[labelled])
     totals = np.bincount(images, areas)
     weight = (areas[rows] / totals[images[rows]] * distance).astype(np.float64)
-    cluster = clustered(vectors[rows], weight, min(CLUSTERS_PER_IMAGE * top, len(rows) // SMALLEST))
+    cluster = clustered(vectors[rows], weight, min(top, len(rows) // SMALLEST))
     codes, owner = np.unique(images[rows], return_inverse=True)
     shown = np.zeros((len(codes), int(cluster.max()) + 1))
     np.add.at(shown, (owner, cluster), weight)
@@ -120,14 +120,11 @@ def nearest_cosine(
 def clustered(
     vectors: NDArray[np.float32], weight: NDArray[np.float64], clusters: int
 ) -> NDArray[np.int64]:
-    """Spherical k-means, started from rows drawn by weight; the cluster of each row."""
-    clusters = max(1, clusters)
+    """Spherical k-means, started from rows far apart; the cluster of each row."""
     rng = np.random.default_rng(SEED)
     few = np.sort(rng.permutation(len(vectors))[:LARGEST])
-    chance = weight[few] + 1e-9
-    drawn = rng.choice(few, min(clusters, len(few)), replace=False, p=chance / chance.sum())
     rows = torch.from_numpy(vectors[few])
-    centres = torch.from_numpy(vectors[drawn])
+    centres = rows[_far_apart(rows, weight[few], max(1, clusters), rng)]
     label = spherical_kmeans(
         rows[None],
         torch.ones(1, len(rows), dtype=torch.bool),
@@ -137,6 +134,19 @@ def clustered(
     )[0]
     sums = torch.zeros_like(centres).index_add_(0, label, rows)
     return _nearest_centre(torch.from_numpy(vectors), normalize(sums, dim=1)).numpy()
+
+
+def _far_apart(
+    rows: torch.Tensor, weight: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Rows drawn by weight times distance from those drawn before (k-means++)."""
+    distance = np.ones(len(rows))
+    drawn: list[int] = []
+    while len(drawn) < count:
+        chance = weight * distance + 1e-12
+        drawn.append(int(rng.choice(len(rows), p=chance / chance.sum())))
+        distance = np.minimum(distance, 1 - (rows @ rows[drawn[-1]]).numpy()).clip(0)
+    return drawn
 
 
 def _nearest_centre(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:

@@ -73,6 +73,7 @@ def segments_of(
     entry: Entry,
     info: DatasetInfo | None = None,
     kinds: Collection[str] = WEAK_KINDS,
+    features: Tensor | None = None,
 ) -> ImageSegments:
     """The segments of an image: 12 x 12 k-means on embedding and location.
 
@@ -83,15 +84,20 @@ def segments_of(
         entry: the image and its labels.
         info: classes of the labels; default: the model's.
         kinds: kinds of label that count.
+        features: (C, h, w) of the photograph where they are known.
 
     Raises:
         InputError: the photograph cannot be read, or a label names no class of `info`.
     """
-    image = entry.read_image()
-    features = model.features(image)
+    if features is None:
+        image = entry.read_image()
+        height, width = image.shape[:2]
+        features = model.features(image)
+    else:
+        height, width = entry.height, entry.width
     found = grouped(model.embed(features))
     index = found.index[0].cpu().numpy()
-    boxes, areas = _extent(index, len(found), image.shape[:2])
+    boxes, areas = _extent(index, len(found), (height, width))
     # In an image smaller than the grid some segments have no pixel.
     kept = np.flatnonzero(areas)
     info = info or model.info
@@ -99,8 +105,8 @@ def segments_of(
     return ImageSegments(
         name=entry.name,
         file=str(entry.image.resolve()) if isinstance(entry.image, Path) else "",
-        width=image.shape[1],
-        height=image.shape[0],
+        width=width,
+        height=height,
         stamp=stamp_of(entry, kinds),
         tags=tuple(sorted(annotation.labels - {info.background})),
         index=index.astype(np.uint16),

@@ -51,7 +51,7 @@ def suggestions_of(index: Index, top: int = 50) -> list[Suggestion]:
         index: of a data set, its weak labels included.
         top: images of each kind.
     """
-    return [*_next(index, top), *_errors(index, top), *_duplicates(index, top)]
+    return [*to_label(index, top), *to_check(index, top), *nearly_equal(index, top)]
 
 
 def suggestions_page(path: Path, index: Index, suggestions: Sequence[Suggestion]) -> None:
@@ -89,7 +89,8 @@ def _figures(index: Index, suggestion: Suggestion) -> Iterator[Figure]:
         yield figure(index, suggestion.other, every, "", [f"nearly {suggestion.image}"])
 
 
-def _next(index: Index, top: int) -> list[Suggestion]:
+def to_label(index: Index, top: int) -> list[Suggestion]:
+    """Images to label next."""
     rows = np.flatnonzero(index.live)
     images, names = index.codes("image")
     labelled = _labelled(index)[rows]
@@ -109,7 +110,8 @@ def _next(index: Index, top: int) -> list[Suggestion]:
     ]
 
 
-def _errors(index: Index, top: int) -> list[Suggestion]:
+def to_check(index: Index, top: int) -> list[Suggestion]:
+    """Images whose labels are doubtful."""
     codes, classes = index.codes("weak")
     images, names = index.codes("image")
     segments = index.column("segment")
@@ -133,7 +135,8 @@ def _errors(index: Index, top: int) -> list[Suggestion]:
     return suggestions
 
 
-def _duplicates(index: Index, top: int) -> list[Suggestion]:
+def nearly_equal(index: Index, top: int) -> list[Suggestion]:
+    """Images that nearly equal another."""
     return [
         Suggestion(
             DUPLICATE,
