@@ -27,7 +27,7 @@ def made(name, version=0, count=6, dim=8, spread=1.0, file=""):
         index=np.tile(number.astype(np.uint16), (3, 1)),
         segment=number,
         vectors=vectors,
-        boxes=np.hstack([corner, corner + (4, 9)]).astype(np.int32),
+        boxes=np.hstack([corner, corner + np.array([4, 9])]).astype(np.int32),
         areas=np.full(count, 36),
         predicted=names[rng.integers(0, 3, count)],
         weak=names[np.full(count, 3) if name.startswith("bare") else rng.integers(0, 4, count)],

@@ -102,9 +102,13 @@ def test_large_additions_are_cut_into_shards(tmp_path, monkeypatch):
 
 
 def test_what_was_added_is_kept_when_the_block_raises(tmp_path):
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "i") as index:
-        index.add(made("a"))
-        raise KeyboardInterrupt
+    def interrupted():
+        with opened(tmp_path / "i") as index:
+            index.add(made("a"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     check(tmp_path / "i", {"a": made("a")})
 
 
@@ -122,11 +126,15 @@ def test_a_reader_goes_on_with_what_it_opened(tmp_path):
 
 
 def test_only_one_writer(tmp_path):
-    with opened(tmp_path / "i"):
-        with pytest.raises(InputError, match="being written to"), opened(tmp_path / "i"):
-            pass
-    with opened(tmp_path / "i"):
+    with (
+        opened(tmp_path / "i"),
+        pytest.raises(InputError, match="being written to"),
+        opened(tmp_path / "i"),
+    ):
         pass
+    with opened(tmp_path / "i") as index:
+        index.add(made("a"))
+    check(tmp_path / "i", {"a": made("a")})
 
 
 @pytest.mark.parametrize("other", [{"model": "n"}, {"dim": 9}])

@@ -147,10 +147,8 @@ class Index:
                 return name
         return None
 
-    def vectors(self, rows: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
-        """Prototypes of some rows (n, D), or of all."""
-        if rows is None:
-            return np.concatenate([s.vectors for s in self.shards] or [self._nothing])
+    def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Prototypes of some rows, (n, D)."""
         out = np.empty((len(rows), self.manifest.dim), np.float32)
         part = np.searchsorted(self.starts, rows, side="right") - 1
         for p in np.unique(part):
@@ -264,10 +262,6 @@ class Index:
                 )
             )
         return hits
-
-    @property
-    def _nothing(self) -> NDArray[np.float32]:
-        return np.zeros((0, self.manifest.dim), np.float32)
 
     @cached_property
     def _approximate(self) -> Approximate | None:
