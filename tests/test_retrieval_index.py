@@ -214,6 +214,17 @@ def test_filters(horses, label, exclude):
         assert found[0].similarity == pytest.approx(1)
 
 
+@pytest.mark.parametrize("top", [1, 3, 5, 9])
+def test_one_per_image(horses, top):
+    index, images = horses
+    query = images["2"].vectors[1]
+    found = index.search(query, top, one_per_image=True)
+    every = brute_force(images, query, 1000)
+    nearest = {hit[0]: hit for hit in reversed(every)}
+    wanted = sorted(nearest.values(), key=lambda hit: -hit[2])[:top]
+    assert [(hit.image, hit.segment) for hit in found] == [hit[:2] for hit in wanted]
+
+
 def test_a_hit_says_what_is_known_of_its_segment(horses):
     index, images = horses
     image = replace(images["4"])

@@ -30,6 +30,7 @@ def retrieve(
     segment: int | None = None,
     class_: str | None = None,
     exclude_same_image: bool = False,
+    one_per_image: bool = False,
     top: int = 20,
     html: Path | None = None,
     json: bool = False,
@@ -50,6 +51,7 @@ def retrieve(
         segment: The segment of this number.
         class_: Only segments of this class: that of their weak label, or else the predicted one.
         exclude_same_image: Leave out segments of the photograph itself.
+        one_per_image: Of each image only the nearest segment.
         top: How many to find.
         html: Write a page with the photographs to this file.
         json: Print what was found as JSON.
@@ -70,7 +72,14 @@ def retrieve(
         file = image if name is None else opened.image(name).file
         query = _from_photograph(_model(opened, run, device), Path(file), at, box, mask, segment)
     exclude = [name] if exclude_same_image and name is not None else []
-    hits = opened.search(query.vector, top, label=class_, exclude=exclude, exact=exact)
+    hits = opened.search(
+        query.vector,
+        top,
+        label=class_,
+        exclude=exclude,
+        one_per_image=one_per_image,
+        exact=exact,
+    )
     if html is not None:
         retrieval_page(html, opened, query, Path(file), hits, name or Path(image).stem)
     if json:

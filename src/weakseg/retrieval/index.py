@@ -184,6 +184,7 @@ class Index:
         *,
         label: str | None = None,
         exclude: Collection[str] = (),
+        one_per_image: bool = False,
         exact: bool = False,
     ) -> list[Hit]:
         """The segments nearest to a vector.
@@ -193,6 +194,7 @@ class Index:
             top: how many.
             label: only segments of this class: that of their weak label, or else the predicted.
             exclude: names of images to leave out.
+            one_per_image: of each image only the nearest segment.
             exact: do without the approximate index where there is one.
 
         Returns:
@@ -208,6 +210,14 @@ class Index:
         vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
         counts = self._counting(label, exclude)
         rows, scores = self.nearest(vector, top, counts, exact=exact)
+        wanted = top
+        while one_per_image:
+            first = np.sort(np.unique(self.codes("image")[0][rows], return_index=True)[1])
+            if len(first) >= top or len(rows) < wanted:
+                rows, scores = rows[first[:top]], scores[first[:top]]
+                break
+            wanted *= 4
+            rows, scores = self.nearest(vector, wanted, counts, exact=exact)
         return self.hits(rows, scores)
 
     def nearest(
