@@ -1,5 +1,7 @@
 """A photograph's segments, and what can be asked from a photograph."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,20 @@ def test_weak_classes_lie_where_the_labels_do(model, data, kinds, expected):
             number = here[point.xy[1], point.xy[0]]
             assert found.weak[found.segment.tolist().index(number)] == point.label
         assert (found.weak == None).mean() > 0.5  # noqa: E711
+
+
+def test_the_background_around_a_box_stays_out_of_segments_across_its_edge(model, data):
+    box = data[0].annotation.boxes[0]
+    entry = replace(data[0], annotation=Annotation(boxes=(box,)))
+    found = segments_of(model, entry, kinds=("boxes",))
+    assert set(found.weak) == {"background", None}
+    here, inside = pixels(found), np.zeros((entry.height, entry.width), bool)
+    x0, y0, x1, y1 = box.xyxy
+    inside[y0:y1, x0:x1] = True
+    for weak, number in zip(found.weak, found.segment, strict=True):
+        share = inside[here == number].mean()
+        if not 0.4 < share < 0.6:  # cells are coarser than pixels
+            assert (weak is None) == (share > 0.5)
 
 
 def test_masks_count_only_if_named(model, data):

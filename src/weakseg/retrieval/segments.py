@@ -19,12 +19,16 @@ from weakseg.grouping import Segments, segment_pixels
 from weakseg.knn import GRID
 from weakseg.seeds import seed_map, seeds_at
 from weakseg.segmenter import Segmenter
+from weakseg.training.grid_maps import nearest
 
 ITERATIONS = 10
 """Rounds of k-means (Ke, Hwang, Yu, ICLR 2021, "SPML")."""
 
 WEAK_KINDS = tuple(kind for kind in KINDS if kind != "masks")
 """Kinds of label that weak classes come from by default."""
+
+MARKS = ("scribbles", "points")
+"""Kinds of label that lie on a few pixels of what they mean."""
 
 MARGIN = 0.5
 """Surroundings in a segment's thumbnail, as a share of the longer side of its box."""
@@ -216,16 +220,34 @@ def _weak(
     index: NDArray[np.int64],
     count: int,
 ) -> NDArray[np.object_]:
-    """The class of most labelled cells of each segment, None where no cell is labelled."""
+    """The class of each segment's labels, None where it has none.
+
+    Strokes and points are sparse: the class of most cells that they label counts. What masks, boxes
+    and tags say of the rest counts where it covers more than half of a segment: the background
+    around a box says nothing of a segment that lies across its edge.
+    """
     names = np.full(count, None, object)
-    if not entry.annotation.restrict(kinds).kinds:
-        return names
+    marks = [kind for kind in kinds if kind in MARKS]
+    areas = [kind for kind in kinds if kind not in MARKS]
+    for some, least in ((areas, 0.5), (marks, 0.0)):
+        if not entry.annotation.restrict(some).kinds:
+            continue
+        seeds = seed_map(entry.annotation, info, (entry.height, entry.width), kinds=some)
+        cells = nearest(seeds, index.shape)
+        if some is marks:
+            cells = seeds_at(seeds, index.shape, classes=info.unlabelled, ignore=info.ignore)
+        votes = _votes(cells, info, index, count)
+        known = votes.sum(1) > least * np.bincount(index.ravel(), minlength=count)
+        names[known] = np.array(info.classes, object)[votes[known].argmax(1)]
+    return names
+
+
+def _votes(
+    cells: NDArray[np.int32], info: DatasetInfo, index: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """(S, C) cells of each segment that a seed map on the grid gives each class."""
     classes = info.unlabelled
-    seeds = seed_map(entry.annotation, info, (entry.height, entry.width), kinds=kinds)
-    cells = seeds_at(seeds, index.shape, classes=classes, ignore=info.ignore)
     labelled = (cells < classes) & (cells != info.ignore)
     votes = np.zeros((count, classes), np.int64)
     np.add.at(votes, (index[labelled], cells[labelled]), 1)
-    known = votes.any(1)
-    names[known] = np.array(info.classes, object)[votes[known].argmax(1)]
-    return names
+    return votes

@@ -16,6 +16,9 @@ from weakseg.retrieval.label_next import label_next
 from weakseg.retrieval.page import Figure, Section, figure, write_page
 
 NEXT, ERROR, DUPLICATE = "label next", "label error", "near duplicate"
+SHOWN = 3
+"""Segments that are named of an image with several doubtful labels."""
+
 KINDS = (NEXT, ERROR, DUPLICATE)
 
 
@@ -126,7 +129,7 @@ def to_check(index: Index, top: int) -> list[Suggestion]:
             Suggestion(
                 ERROR,
                 names[image],
-                tuple(int(segments[rows[d.row]]) for d in doubts),
+                tuple(int(segments[rows[d.row]]) for d in doubts[:SHOWN]),
                 worst.other - worst.own,
                 f"labelled {classes[worst.label]}, {100 * worst.other:.0f} % of its neighbours "
                 f"are {classes[worst.instead]}",
