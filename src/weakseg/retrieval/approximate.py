@@ -114,12 +114,14 @@ class Approximate:
     def _faiss(self) -> Any:
         import faiss
 
+        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
         try:
-            index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            index: Any = faiss.read_index(str(self.path), flags)
         except RuntimeError as error:
             raise damaged(self.path) from error
         # Threads that read lists ahead take longer to start than what is cached to scan.
-        faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
+        lists: Any = faiss.downcast_InvertedLists(index.invlists)
+        lists.prefetch_nthread = 0
         return index
 
     def search(
