@@ -1,0 +1,107 @@
+"""What is run: a job is a data set variant, a recipe and a seed, under a name of its own."""
+
+from dataclasses import dataclass, replace
+
+from variants import labelled, shortened
+
+from weakseg.relations import RELATIONS, Relation, RelationSettings
+from weakseg.training.recipe import Recipe, relations_for
+
+BACKBONE = "tf_efficientnet_lite2"
+WEAK = ("scribbles", "points", "boxes", "tags")
+OFF = Relation(0.0, 1.0)
+REDUCED = {"steps": 300, "classifier_steps": 750, "rounds": 1}
+"""The protocol of the ablation: half the steps, one round of pseudo-masks."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and what is measured of it.
+
+    Attributes:
+        table: which table it belongs to.
+        row: its row there; the last part of the name of the result's file.
+        seed: of everything random.
+        recipe: settings, but for the seed.
+        variant: name and change of the data set's labels, None for the data set itself.
+        baselines: train cross-entropy, a forest and (for tags) CAM alone on the same labels too.
+        protocols: how predictions are made, see `protocols.py`.
+    """
+
+    table: str
+    row: str
+    seed: int
+    recipe: Recipe
+    variant: tuple | None = None
+    baselines: bool = False
+    protocols: tuple[str, ...] = ("plain",)
+
+    @property
+    def name(self):
+        return f"{self.table}/{self.row}/seed{self.seed}"
+
+
+def recipe(kinds, **settings):
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    return Recipe(kinds=kinds, backbone=BACKBONE, regime="frozen", **settings)
+
+
+def main(seed):
+    """Each kind of label beside full masks, and a mix."""
+    every = ("plain", "crf", "multi-scale", "multi-scale, crf")
+    for kind in ("masks", *WEAK):
+        yield Job("main", kind, seed, recipe(kind), baselines=True, protocols=every)
+    mixed = recipe(WEAK, mix=True)
+    yield Job("main", "mixed", seed, mixed, baselines=True, protocols=every)
+
+
+def shorter(seed):
+    """Scribbles shortened to a share of their length."""
+    for share in (0.8, 0.5, 0.3, 0):
+        kind = "scribbles" if share else "points"
+        variant = (f"scribbles-{share:.0%}", shortened(share), ("scribbles",))
+        yield Job("shorter", f"{share:.0%}", seed, recipe(kind), variant, baselines=True)
+
+
+def fewer(seed):
+    """Labels for a share of the images."""
+    for kind in ("scribbles", "points"):
+        for share in (0.25, 0.5, 1):
+            row = f"{kind}-{share:.0%}"
+            variant = (f"labelled-{row}", labelled(share), (kind,))
+            yield Job("fewer", row, seed, recipe(kind), variant, baselines=True)
+
+
+def ablation(seed):
+    """Relations and the rest, one by one, by the reduced protocol."""
+    for kind in ("points", "scribbles", "tags"):
+        base = recipe(kind, **REDUCED)
+        yield Job("ablation", f"{kind}, all", seed, base, baselines=True)
+        for row, changed in changes(base, relations_for((kind,))):
+            yield Job("ablation", f"{kind}, {row}", seed, changed)
+
+
+def changes(base: Recipe, settings: RelationSettings):
+    for name in RELATIONS:
+        others = {other: OFF for other in RELATIONS if other != name}
+        yield f"only {name}", replace(base, relations=replace(settings, **others))
+        yield f"without {name}", replace(base, relations=replace(settings, **{name: OFF}))
+    none = replace(settings, **dict.fromkeys(RELATIONS, OFF))
+    yield "without relations", replace(base, relations=none)
+    yield "without memory", replace(base, memory=0)
+    yield "without regions", replace(base, regions="none")
+    yield "without cross-entropy", replace(base, cross_entropy=0.0)
+    yield "without CRF in pseudo-masks", replace(base, crf=False)
+    yield "kNN scores", replace(base, scores="knn")
+    yield "no pseudo-masks", replace(base, rounds=0)
+    yield "two rounds", replace(base, rounds=2)
+
+
+TABLES = {"main": main, "shorter": shorter, "fewer": fewer, "ablation": ablation}
+
+
+def jobs(tables, seeds):
+    """All jobs of some tables, seed by seed: the first seed's rows come first."""
+    for seed in seeds:
+        for table in tables:
+            yield from TABLES[table](seed)
