@@ -68,7 +68,7 @@ class CamAlone:
             probability[background] = 0
         found = torch.nonzero(probability >= self.likely)[:, 0].tolist()
         found = found or [int(probability.argmax())]
-        maps = class_activation(self.tagger, final_features, tuple(found))
+        maps = class_activation(self.tagger, [final_features], tuple(found))
         scores = torch.zeros(len(self.info.classes), *maps.scores.shape[1:])
         scores[found] = torch.from_numpy(maps.scores)
         if background is not None:

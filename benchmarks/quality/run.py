@@ -21,14 +21,16 @@ from jobs import TABLES, jobs
 from others import CamAlone, Forest, enlarged
 from protocols import by_protocol, measured
 from rich.console import Console
+from safetensors.torch import load_file
 from variants import variant
 
+from weakseg.cam import Tagger
 from weakseg.dataset import Dataset
 from weakseg.features import extract_features
 from weakseg.files import write_json
 from weakseg.models import load_final
 from weakseg.training import fit, stages
-from weakseg.training.cam_stage import STRIDE, cam_stage
+from weakseg.training.cam_stage import STRIDE
 from weakseg.training.fit import seed_grid
 
 
@@ -100,8 +102,10 @@ def others(fitted, job):
 
     figures = {"forest": {"plain": measured(by_forest, val)}}
     if run.recipe.kinds == ("tags",):
-        cam = CamAlone(cam_stage(run).tagger, run.labels.info)
         final = final_features(run, val)
+        tagger = Tagger(final.channels, len(run.labels.info.classes)).eval()
+        tagger.load_state_dict(load_file(run.run.stages / "tagger.safetensors"))
+        cam = CamAlone(tagger, run.labels.info)
 
         def by_cam(entry):
             scores = cam.scores(stages.features_at(final, position[entry.name], run.fabric.device))
