@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import shutil
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from test_readme import ROOT, blocks
 
 import weakseg
 from weakseg.annotation import Annotation, Box, Point, Scribble
 from weakseg.dataset import Dataset
 from weakseg.errors import InputError
 from weakseg.formats import READERS, annotation_from_layers
+from weakseg.images import write_mask
 
 CLASSES = ["coral", "sponge"]
 
@@ -70,3 +76,25 @@ def test_shortcuts(photos: Any, fixture: Any) -> None:
         assert f"the format {format};" in read.__doc__
     assert {*weakseg.__all__} <= {*weakseg._HOMES}
     assert all(getattr(weakseg, name) for name in weakseg.__all__)
+
+
+@pytest.mark.filterwarnings("ignore")  # what the fixtures hold that cannot be used
+def test_the_example_of_the_page_runs(
+    photos: Any, fixture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks(ROOT / "docs/formats.md", "python")
+    monkeypatch.chdir(tmp_path)  # the photographs are there
+    shutil.copy(fixture("coco.json"), "instances.json")
+    with zipfile.ZipFile("task.zip", "w") as archive:
+        archive.write(fixture("cvat.xml"), "annotations.xml")
+        for path in photos.rglob("*.*"):
+            archive.write(path, f"images/{path.relative_to(photos)}")
+    write_mask(tmp_path / "predictions/a.png", np.ones((16, 20), np.uint8))
+    points = SimpleNamespace(data=np.array([[3, 4]]), properties={"label": ["sand"]})
+    labels = SimpleNamespace(data=np.eye(16, 20, dtype=np.uint8))
+    viewer = SimpleNamespace(layers={"Labels": labels, "Points": points})
+    names: dict[str, Any] = {"viewer": viewer}
+    exec(compile(code, "formats.md", "exec"), names)
+    assert {*names["dataset"].info.classes} >= {"coral"}
+    assert names["annotation"].points == (Point("sand", (4, 3)),)
+    assert [path.name for path in (tmp_path / "labels").rglob("*.json")] == ["a.json"]
