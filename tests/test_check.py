@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,27 @@ def test_the_printed_report(tmp_path):
         "found [/no]; expected one of sea, [red], sand"
     )
     assert "1 error, 3 warnings: the data set cannot be used" in text
+
+
+def test_memory_does_not_grow_by_an_object_for_each_image(tmp_path):
+    def peak(count):
+        lines = [{"image": f"images/{i}.jpg", "tags": ["sea"]} for i in range(count)]
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        make(folder, *lines)
+        for i in range(count):
+            (folder / f"images/{i}.jpg").hardlink_to(folder / "images/a.jpg")
+        tracemalloc.start()
+        report = check_dataset(folder, pixels=False)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert report.images == {"train": count}
+        assert not report.fatal
+        return size
+
+    peak(10)
+    small = peak(200)
+    assert (peak(1000) - small) / 800 < 250  # bytes; paths and names in dicts took 900
 
 
 @pytest.mark.parametrize(

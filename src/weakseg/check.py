@@ -22,7 +22,7 @@ from weakseg.dataset import dataset_folder
 from weakseg.dataset_info import DatasetInfo
 from weakseg.entries import Entry, EntryLines, parse_entry
 from weakseg.errors import InputError, Problem
-from weakseg.images import find_images, image_size, read_image, read_mask
+from weakseg.images import image_size, read_image, read_mask, walk_images
 from weakseg.seeds import draw_boxes_filled, mask_rule, seed_map
 
 
@@ -142,8 +142,9 @@ class _Check:
         self.lines = lines
         self.pixels = pixels
         self.file = str(lines.path)
-        self.seen: dict[Path, int] = {}
-        self.names: dict[str, int] = {}
+        # By line, as hashes: a million paths would be a million objects.
+        self.images = np.zeros(len(lines), np.int64)
+        self.names = np.zeros(len(lines), np.int64)
         self.labelled: Counter[str] = Counter()
         self.area = 0
         self.mask_values: NDArray[np.int64] = np.zeros(256, np.int64)
@@ -152,11 +153,13 @@ class _Check:
         lines: Iterable[tuple[int, bytes]] = self.lines.lines()
         if progress:
             lines = track(lines, "checking", total=len(self.lines), transient=True)
-        for number, text in lines:
+        for row, (number, text) in enumerate(lines):
             entry, problems = parse_entry(text, self.info, self.lines.folder, self.file, number)
             self.report.problems += problems
             if entry is not None:
+                self.images[row], self.names[row] = hash(entry.image), hash(entry.name)
                 self.check_entry(entry, sound=not problems)
+        self.check_repeats()
         self.check_whole()
 
     def note(
@@ -172,13 +175,6 @@ class _Check:
     def check_entry(self, entry: Entry, sound: bool) -> None:
         images = self.report.images
         images[entry.split] = images.get(entry.split, 0) + 1
-        assert isinstance(entry.image, Path)
-        if (first := self.seen.setdefault(entry.image, entry.line or 0)) != entry.line:
-            rule = f"each image once; it is on line {first}"
-            self.note("image listed twice", entry.line, entry.image.name, rule, fatal=True)
-        elif (first := self.names.setdefault(entry.name, entry.line or 0)) != entry.line:
-            rule = f"names that differ without their suffix; see line {first}"
-            self.note("two images share a name", entry.line, entry.image.name, rule)
         readable = self.check_image(entry)
         mask = self.check_mask(entry)
         if entry.split == "train":
@@ -285,6 +281,24 @@ class _Check:
                 rule = "a box for every object, or boxes_exhaustive: false"
                 self.note("class is labelled but has no box", entry.line, name, rule)
 
+    def check_repeats(self) -> None:
+        """Read again the lines whose name comes more than once."""
+        found, counts = np.unique(self.names, return_counts=True)
+        rows = np.flatnonzero(np.isin(self.names, found[counts > 1]) & (self.names != 0))
+        images: dict[Path, int] = {}
+        names: dict[str, int] = {}
+        for line, text in self.lines.lines(rows):
+            entry, _ = parse_entry(text, self.info, self.lines.folder, self.file, line)
+            assert entry is not None
+            assert isinstance(entry.image, Path)
+            if (first := images.setdefault(entry.image, line)) != line:
+                rule = f"each image once; it is on line {first}"
+                self.note("image listed twice", line, entry.image.name, rule, fatal=True)
+            elif (first := names.setdefault(entry.name, line)) != line:
+                rule = f"names that differ without their suffix; see line {first}"
+                self.note("two images share a name", line, entry.image.name, rule)
+        self.report.problems.sort(key=lambda problem: problem.line or 0)
+
     def check_whole(self) -> None:
         report = self.report
         self.check_classes()
@@ -322,10 +336,12 @@ class _Check:
         folder = self.lines.folder / "images"
         if not folder.is_dir():
             return
-        try:
-            extra = [path for path in find_images(folder) if path not in self.seen]
-        except InputError:
-            return
-        if extra:
-            found = f"{len(extra)}, such as {extra[0].relative_to(self.lines.folder)}"
+        listed = np.sort(self.images)
+        extra, first = 0, None
+        for path in walk_images(folder):
+            at = np.searchsorted(listed, hash(path))
+            if at == len(listed) or listed[at] != hash(path):
+                extra, first = extra + 1, path if first is None else min(first, path)
+        if first is not None:
+            found = f"{extra}, such as {first.relative_to(self.lines.folder)}"
             self.note("files in images/ without a line", found=found, rule="a line for each image")

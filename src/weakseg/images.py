@@ -196,7 +196,7 @@ def find_images(path: str | os.PathLike[str]) -> list[Path]:
     if place.is_file():
         return [place]
     if place.is_dir():
-        found = list(_walk(place))
+        found = list(walk_images(place))
     else:
         matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
         if not matches:
@@ -208,7 +208,8 @@ def find_images(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(found)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk_images(folder: Path) -> Iterator[Path]:
+    """The images in a folder and its subfolders, by suffix, one after the other, unsorted."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         # A link to a folder above would go round for ever.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -70,12 +70,19 @@ class Labels:
         self.info: DatasetInfo = dataset.info
         self.recipe = recipe
         self.cam_of: CamOf = no_cam
-        rows = [self._describe(i, entry) for i, entry in enumerate(dataset)]
-        count = len(rows)
-        self.counts = self._counted(row[3] for row in rows)
-        self.sizes = np.array([row[0] for row in rows], np.int64).reshape(count, 2)
-        self.tags = torch.from_numpy(np.stack([row[1] for row in rows]))
-        self.priors = np.stack([row[2] for row in rows])
+        count, classes = len(dataset), len(self.info.classes)
+        self.sizes = np.zeros((count, 2), np.int64)
+        self.tags = torch.zeros(count, classes, dtype=torch.bool)
+        self.priors = np.zeros((count, classes), np.float32)
+        self.counts = {kind: {"images": 0, "labels": 0} for kind in recipe.kinds}
+        for i, entry in enumerate(dataset):
+            annotation = self.annotation(i, entry)
+            self.sizes[i] = entry.height, entry.width
+            self.tags[i, self._classes_of(annotation, entry)] = True
+            self.priors[i] = class_prior(annotation, self.info)
+            for kind in annotation.kinds:
+                self.counts[kind]["images"] += 1
+                self.counts[kind]["labels"] += _marks(annotation, kind)
 
     def annotation(self, index: int, entry: Entry | None = None) -> Annotation:
         """The labels of image `index` that training uses."""
@@ -108,29 +115,14 @@ class Labels:
         """Whether some image has boxes or tags, which say that a class is there, not where."""
         return bool({"boxes", "tags"} & set(self.recipe.kinds))
 
-    def _describe(
-        self, index: int, entry: Entry
-    ) -> tuple[tuple[int, int], NDArray[np.bool_], NDArray[np.float32], dict[str, int]]:
-        annotation = self.annotation(index, entry)
-        tags = np.zeros(len(self.info.classes), bool)
-        for label in annotation.labels:
-            tags[self.info.index(label)] = True
+    def _classes_of(self, annotation: Annotation, entry: Entry) -> list[int]:
+        """Indices of the classes that an image's labels name or its mask shows."""
+        found = {self.info.index(label) for label in annotation.labels}
         if annotation.mask is not None:
             size = entry.height, entry.width
             values = np.unique(full_mask(annotation.mask, self.info, size))
-            tags[values[values < len(tags)]] = True
-        prior = class_prior(annotation, self.info)
-        marks = {kind: _marks(annotation, kind) for kind in annotation.kinds}
-        return (entry.height, entry.width), tags, prior, marks
-
-    def _counted(self, marks: Iterable[dict[str, int]]) -> dict[str, dict[str, int]]:
-        """Images and labels of each kind that is used."""
-        counts = {kind: {"images": 0, "labels": 0} for kind in self.recipe.kinds}
-        for image in marks:
-            for kind, number in image.items():
-                counts[kind]["images"] += 1
-                counts[kind]["labels"] += number
-        return counts
+            found.update(values[values < len(self.info.classes)].tolist())
+        return sorted(found)
 
 
 def _marks(annotation: Annotation, kind: str) -> int:
