@@ -45,7 +45,7 @@ def commands():
                 yield pytest.param(closed, id=f"{page.stem}: {' '.join(closed)}")
 
 
-@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("words", [*commands()])
 def test_commands_are_understood(words):
     command, arguments = cli.split_command(words)
     assert command in cli.COMMANDS

@@ -1,5 +1,7 @@
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
 from weakseg.errors import InputError
 from weakseg.images import read_mask
 from weakseg.relations import RELATIONS
+from weakseg.training import embedding, progress
 from weakseg.training.labels import Labels, chosen_kinds
+from weakseg.training.run_folder import RunFolder
 
 QUICK = Recipe(
     kinds=("points",),
@@ -88,27 +92,59 @@ def test_a_finished_run_is_resumed_without_training_again(finished):
     assert len((run / "log.jsonl").read_text().splitlines()) == lines
 
 
-def test_a_killed_run_goes_on(small_dataset, tmp_path, monkeypatch):
-    from weakseg.training import embedding
+def test_a_run_stopped_in_every_stage_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 1)
+    monkeypatch.setattr(embedding, "SAVE_EVERY", 2)
+    recipe = replace(
+        QUICK, kinds=("boxes", "points"), baselines=True, long_side=96, crop=6, batch=2, steps=8
+    )
+    recipe = replace(recipe, classifier_steps=4)
+    dataset = scenes(4, 1)
+    whole = fit(dataset, recipe, out=tmp_path / "whole").segmenter.state_dict()
 
-    monkeypatch.setattr(embedding, "SAVE_EVERY", 10)
-    recipe = replace(QUICK, steps=25)
-    real = embedding.step_losses
-    calls = []
+    real, stops = RunFolder.log, []
 
-    def failing(*args):
-        calls.append(1)
-        if len(calls) == 18:
+    def stopping(run, stage, step, losses, **more):
+        real(run, stage, step, losses, **more)
+        if (stage, step) in stops:
             raise KeyboardInterrupt
-        return real(*args)
 
-    monkeypatch.setattr(embedding, "step_losses", failing)
-    with pytest.raises(KeyboardInterrupt):
-        fit(small_dataset, recipe, out=tmp_path / "run")
-    assert not (tmp_path / "run" / "weights.safetensors").exists()
-    fit(small_dataset, recipe, out=tmp_path / "run")
-    assert len(calls) == 18 + 15  # from the checkpoint at step 10 on
-    assert (tmp_path / "run" / "weights.safetensors").exists()
+    monkeypatch.setattr(RunFolder, "log", stopping)
+    places = [("tagger", 9), ("embedding", 3), ("embedding", 7), ("classifier-0", 2)]
+    for place in [*places, ("classifier-1", 3), ("cross-entropy-classifier", 1)]:
+        stops[:] = [place]
+        with pytest.raises(KeyboardInterrupt):
+            fit(dataset, recipe, out=tmp_path / "run")
+    stops.clear()
+    fitted = fit(dataset, recipe, out=tmp_path / "run")
+    # From the last checkpoint of the embedding on.
+    log = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    steps = [r["step"] for r in map(json.loads, log) if r["stage"] == "embedding"]
+    assert steps == [1, 2, 3, 3, 4, 5, 6, 7, 7, 8]
+    for name, value in fitted.segmenter.state_dict().items():
+        torch.testing.assert_close(value, whole[name], rtol=0, atol=0, msg=name)
+    results = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("run", "whole")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["embedding.safetensors", "classifier-1.safetensors"])
+def test_a_damaged_stage_is_named(finished, tmp_path, name):
+    run = Path(shutil.copytree(finished.job.run.path, tmp_path / "run"))
+    file = run / "stages" / name
+    file.write_bytes(file.read_bytes()[:200])
+    recipe = replace(QUICK, baselines=True)
+    with pytest.raises(InputError, match=rf"{name}: damaged file of an earlier run.*deleted"):
+        fit(scenes(), recipe, out=run)
+    file.unlink()
+    assert fit(scenes(), recipe, out=run).miou == finished.miou
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    run = Path(shutil.copytree(finished.job.run.path, tmp_path / "run"))
+    (run / "stages/embedding.safetensors").unlink()
+    (run / "stages/embedding.checkpoint").write_bytes(b"PK half of it")
+    with pytest.raises(InputError, match=r"embedding\.checkpoint: damaged file"):
+        fit(scenes(), replace(QUICK, baselines=True), out=run)
 
 
 def test_another_run_in_the_folder_is_refused_and_can_be_overwritten(small_dataset, tmp_path):
@@ -211,7 +247,9 @@ def test_fine_tuning_trains_the_backbone(tmp_path):
     }
     assert moved
     assert not any("conv_stem" in name for name in moved)
-    assert Segmenter.load(tmp_path / "tuned").predict(dataset[0].read_image()).mask.any() >= 0
+    image = dataset[0].read_image()
+    loaded = Segmenter.load(tmp_path / "tuned").predict(image)
+    np.testing.assert_array_equal(loaded.mask, fitted.segmenter.predict(image).mask)
 
 
 @pytest.mark.parametrize(

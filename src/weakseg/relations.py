@@ -88,6 +88,19 @@ class MemoryBank:
             _Bank(segments.prototypes.detach(), segments.seed, segments.image, tags)
         )
 
+    def state_dict(self) -> list[dict[str, Tensor]]:
+        """What is remembered, for a checkpoint."""
+        return [
+            {"prototypes": b.prototypes, "seed": b.seed, "image": b.image, "tags": b.tags}
+            for b in self._batches
+        ]
+
+    def load_state_dict(self, state: list[dict[str, Tensor]]) -> None:
+        """Remember what `state_dict` gave instead of what there is."""
+        self._batches.clear()
+        for b in state:
+            self._batches.append(_Bank(b["prototypes"], b["seed"], b["image"], b["tags"]))
+
     def recall(self, first_image: int) -> _Bank | None:
         """All that is remembered as one batch, images numbered from `first_image`."""
         if not self._batches:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,7 +17,7 @@ from weakseg.features import FeatureCache, compute_features, extract_features
 from weakseg.files import atomic_path
 from weakseg.models import Backbone, load_final
 from weakseg.seeds import ClassMaps
-from weakseg.training.run_folder import save_stage
+from weakseg.training.run_folder import damaged_as_input, load_stage, save_stage
 from weakseg.training.stages import Job, contexts, features_at
 
 STRIDE = 16
@@ -78,7 +77,10 @@ class TrainingMaps:
     def __call__(self, index: int) -> ClassMaps | None:
         """The maps of image `index`."""
         classes = self.classes(index)
-        return ClassMaps(classes, np.load(self.file(index))) if classes else None
+        if not classes:
+            return None
+        with damaged_as_input(self.file(index)):
+            return ClassMaps(classes, np.load(self.file(index)))
 
     def classes(self, index: int) -> tuple[int, ...]:
         """Indices of the foreground classes that the labels of image `index` name."""
@@ -95,7 +97,7 @@ def _tagger(job: Job, features: FeatureCache, tags: Tensor) -> Tagger:
     tagger = Tagger(features.channels, tags.shape[1]).to(device)
     file = job.run.stages / "tagger.safetensors"
     if file.exists():
-        tagger.load_state_dict(safetensors.torch.load_file(file))
+        load_stage(file, tagger)
         return tagger.eval()
     labelled = tags.any(1)
     means = contexts(features)[labelled].to(device)

@@ -11,12 +11,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from weakseg.classifier import cross_entropy
-from weakseg.files import atomic_path
+from weakseg.files import atomic_path, content_hash
 from weakseg.grouping import segment_pixels
 from weakseg.models import Backbone, EmbeddingHead, freeze_stem
 from weakseg.relations import MemoryBank, relation_losses, total_loss
 from weakseg.training.batches import Batch
 from weakseg.training.recipe import Recipe
+from weakseg.training.run_folder import damaged_as_input
 
 SAVE_EVERY = 200
 """Steps between two checkpoints of a running training."""
@@ -116,6 +117,9 @@ def train_embedding(
 ) -> EmbeddingNetwork:
     """Train an embedding, going on from `checkpoint` where a killed run left one.
 
+    The result is that of an unbroken run; with several processes nearly, as the memory of the
+    others than the first starts anew.
+
     Returns:
         The network, in eval mode.
     """
@@ -125,10 +129,13 @@ def train_embedding(
     optimizer, schedule = optimization(network, recipe, steps)
     wrapped, optimizer = fabric.setup(network, optimizer)
     memory = MemoryBank(recipe.memory)
-    parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    start = _resume(checkpoint, parts)
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "memory": memory}
+    start = _resume(checkpoint, parts, fabric.device)
     network.train()
-    for step, batch in enumerate(batches.batches(start, steps, fabric.global_rank), start):
+    rank = fabric.global_rank
+    for step, batch in enumerate(batches.batches(start, steps, rank), start):
+        # Dropout too is the same in a resumed run.
+        torch.manual_seed(int(content_hash([recipe.seed, rank, step])[:15], 16))
         batch = batch.to(fabric.device)
         total, losses = step_losses(wrapped, batch, recipe, classes, rules, memory)
         optimizer.zero_grad(set_to_none=True)
@@ -171,10 +178,11 @@ def _save(path: Path, parts: dict[str, Any], step: int) -> None:
         )
 
 
-def _resume(path: Path, parts: dict[str, Any]) -> int:
+def _resume(path: Path, parts: dict[str, Any], device: torch.device) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"])
+    with damaged_as_input(path):
+        state = torch.load(path, map_location=device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return int(state["step"])

@@ -103,7 +103,6 @@ def fit(
     labels = Labels(train, recipe)
     check_files(train, held_out)
     run = RunFolder(Path(out), recipe, fingerprint(dataset), overwrite=overwrite)
-    torch.manual_seed(recipe.seed)
     job = stages.Job(labels, recipe, run, cache_folder(), make_fabric(recipe), Progress(console))
     if tensorboard:
         job.progress.writers.append(tensorboard_writer(run.path))
@@ -179,6 +178,7 @@ def train_embedding_and_features(
         job.labels.cam_of = cam_stage(job)
     if frozen:
         features = stages.features_of(job, job.dataset, segmenter.backbone, "train")
+    job.seed(f"{name} weights")
     network = EmbeddingNetwork(segmenter.head, classes, None if frozen else segmenter.backbone)
     network = stages.embedding_stage(job, network, features if frozen else None, regions, name)
     if not frozen:
@@ -202,12 +202,11 @@ def train_rounds(
     def embeddings(index: int) -> Tensor:
         return embedded(job, head, features, index)
 
-    classifier = new_classifier(segmenter)
     for number in range(job.recipe.rounds + 1):
+        name = f"classifier-{number}"
+        job.seed(f"{name} weights")
         classifier = new_classifier(segmenter)
-        stages.classifier_stage(
-            job, classifier, features, context, masks, head, f"classifier-{number}"
-        )
+        stages.classifier_stage(job, classifier, features, context, masks, head, name)
         if number == job.recipe.rounds:
             break
         scores = scores_from(job, classifier, head, features, context)
@@ -239,18 +238,19 @@ def train_baseline(
         )
         other.head.load_state_dict(network.head.state_dict())
     classes = len(job.labels.info.classes)
+    name = "cross-entropy-classifier"
+    job.seed(f"{name} weights")
     other.classifier = PixelClassifier(
         features.channels, 0, classes, hidden=other.architecture.hidden, dropout=0.5
     )
-    stages.classifier_stage(
-        job, other.classifier, features, context, seeds, None, "cross-entropy-classifier"
-    )
+    stages.classifier_stage(job, other.classifier, features, context, seeds, None, name)
     return other.eval()
 
 
 def new_segmenter(job: stages.Job) -> Segmenter:
     """A model with ImageNet weights and a new head and classifier."""
     recipe = job.recipe
+    job.seed("segmenter")
     architecture = Architecture(recipe.backbone, recipe.output_stride, recipe.long_side, recipe.dim)
     return build_segmenter(architecture, job.labels.info, weights=recipe.backbone_weights)
 

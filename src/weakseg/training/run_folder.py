@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -129,3 +131,27 @@ def save_stage(file: Path, module: nn.Module) -> None:
     with atomic_path(file) as temporary:
         tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
         safetensors.torch.save_file(tensors, temporary)
+
+
+def load_stage(file: Path, module: nn.Module) -> None:
+    """Take over what `save_stage` kept.
+
+    Raises:
+        InputError: the file is damaged, or of another module.
+    """
+    with damaged_as_input(file):
+        module.load_state_dict(safetensors.torch.load_file(file))
+
+
+@contextmanager
+def damaged_as_input(file: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file of a stage, say which file it is and what to do."""
+    try:
+        yield
+    except Exception as error:  # readers of damaged files raise many kinds
+        raise InputError(
+            "damaged file of an earlier run",
+            file=file,
+            found=str(error).partition("\n")[0] or type(error).__name__,
+            rule="the same command once the file is deleted, which computes that stage again",
+        ) from error

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from weakseg.ahead import map_ahead
 from weakseg.classifier import PixelClassifier, pooled
 from weakseg.dataset import Dataset, Entry
 from weakseg.features import FeatureCache, extract_features
+from weakseg.files import content_hash
 from weakseg.images import palette, read_mask, write_mask
 from weakseg.models import Backbone, EmbeddingHead
 from weakseg.pseudo_masks import pseudo_mask
@@ -29,7 +29,7 @@ from weakseg.training.pixels import LabelledPixels, train_classifier
 from weakseg.training.processes import train_in_processes
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
-from weakseg.training.run_folder import RunFolder, save_stage
+from weakseg.training.run_folder import RunFolder, load_stage, save_stage
 
 STRIDE = 8
 """Stride of the features, of pseudo-masks in training, and of the random walk."""
@@ -56,6 +56,14 @@ class Job:
     cache: Path
     fabric: Fabric
     progress: Progress
+
+    def seed(self, what: str) -> None:
+        """Set torch's random state for one thing, a stage for example, by the run's seed.
+
+        A resumed run passes over the stages that are done: what it draws after them must not
+        depend on what they drew.
+        """
+        torch.manual_seed(int(content_hash([self.recipe.seed, what])[:15], 16))
 
     @property
     def dataset(self) -> Dataset:
@@ -120,7 +128,7 @@ def embedding_stage(
     """Train the embedding on cached features, or with the backbone on images."""
     file = job.run.stages / f"{name}.safetensors"
     if file.exists():
-        network.load_state_dict(safetensors.torch.load_file(file))
+        load_stage(file, network)
         return network.to(job.fabric.device).eval()
     recipe, labels = job.recipe, job.labels
     if features is None:
@@ -138,7 +146,7 @@ def embedding_stage(
     checkpoint = job.run.stages / f"{name}.checkpoint"
     if recipe.devices > 1:
         train_in_processes(*given, run=job.run, checkpoint=checkpoint, file=file)
-        network.load_state_dict(safetensors.torch.load_file(file))
+        load_stage(file, network)
         network.to(job.fabric.device).eval()
     else:
         with job.progress.training(name, recipe.steps or 0, job.run) as log:
@@ -160,8 +168,9 @@ def classifier_stage(
     """Train a pixel classifier on seeds or pseudo-masks."""
     file = job.run.stages / f"{name}.safetensors"
     if file.exists():
-        classifier.load_state_dict(safetensors.torch.load_file(file))
+        load_stage(file, classifier)
         return classifier.to(job.fabric.device).eval()
+    job.seed(name)
     pixels = LabelledPixels(features, masks, context, len(job.labels.info.classes))
     with job.progress.training(name, job.recipe.classifier_steps, job.run) as log:
         train_classifier(classifier, pixels, job.recipe, head=head, fabric=job.fabric, log=log)
