@@ -123,22 +123,19 @@ def test_equals_the_plain_loop(shape, grid, iterations, ignored, seed):
     assert torch.equal(segments.region, attributes[:, 3])
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("_ROW_MULTIPLE", 1),
-        ("_ROW_MULTIPLE", 37),
-        ("_WORTH_GATHERING", -1.0),  # never only those that may move
-        ("_WORTH_GATHERING", 2.0),  # always
-    ],
-)
-def test_does_not_depend_on_what_is_taken_together(monkeypatch, name, value):
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_does_not_depend_on_what_is_taken_together(ignored):
     embeddings = smooth_embeddings(3, 5, 16, 20)
-    seeds, regions = maps(3, 16, 20, ignored=0.3)
-    plain = segment_pixels(embeddings, seeds, regions, grid=(3, 4), iterations=8)
-    monkeypatch.setattr(kmeans, name, value)
-    again = segment_pixels(embeddings, seeds, regions, grid=(3, 4), iterations=8)
-    assert torch.equal(plain.index, again.index)
+    seeds, regions = maps(3, 16, 20, ignored=ignored)
+    together = segment_pixels(embeddings, seeds, regions, grid=(3, 4), iterations=8)
+    before = 0
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = segment_pixels(embeddings[one], seeds[one], regions[one], grid=(3, 4), iterations=8)
+        assert torch.equal(
+            together.index[one], torch.where(alone.index < 0, -1, alone.index + before)
+        )
+        before += len(alone)
 
 
 @pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
