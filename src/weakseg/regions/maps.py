@@ -25,7 +25,7 @@ MAX_PIXELS = 1_500_000
 MIN_AREA = 20
 """Smallest base region, in pixels of the (shrunk) image."""
 
-GRADIENT_SHARE = 0.2
+GRADIENT_SHARE = 0.3
 """Share of the gradient in contour strength that is otherwise learned; chosen on BSDS500 val."""
 
 REGIONS = 200
@@ -47,7 +47,7 @@ def hierarchy(
     Args:
         image: (H, W, 3) uint8 RGB, or whatever else `weakseg.images.as_rgb` takes: grey, alpha
             (dropped), 16 bits and floats (stretched to 8 bits).
-        contours: Where contour strength comes from: "learned", our network with a fifth of the
+        contours: Where contour strength comes from: "learned", our network with three tenths of the
             gradient, or "gradient", the colour and brightness gradient that needs no weights.
         max_pixels: An image with more pixels is shrunk to this many, and the regions are scaled
             back to its full size; this bounds time and memory.
