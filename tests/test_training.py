@@ -234,6 +234,14 @@ def test_images_with_masks_are_held_out_where_there_is_no_validation_part(tmp_pa
     assert fitted.miou["weakseg"] is not None
 
 
+@pytest.mark.parametrize(("regime", "crop"), [("frozen", 8), ("fine-tune", 64)])
+def test_embeddings_may_lie_closer_than_features(regime, crop, tmp_path):
+    recipe = replace(QUICK, regime=regime, crop=crop, embedding_stride=4)
+    recipe = replace(recipe, steps=2, batch=2, workers=0, classifier_steps=5)
+    fitted = fit(scenes(4, 1), recipe, out=tmp_path / "run")
+    assert fitted.miou["weakseg"] is not None
+
+
 def test_fine_tuning_trains_the_backbone(tmp_path):
     recipe = replace(QUICK, regime="fine-tune", steps=3, crop=64, batch=2, workers=0)
     dataset = scenes(4, 1)

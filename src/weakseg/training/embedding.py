@@ -44,10 +44,19 @@ class EmbeddingNetwork(nn.Module):
         head: the embedding head.
         classes: number of classes.
         backbone: trained along with it (fine-tune), or None: the inputs are features.
+        scale: the embeddings' grid is this many times finer than that of the features, stride 8.
     """
 
-    def __init__(self, head: EmbeddingHead, classes: int, backbone: Backbone | None = None) -> None:
+    def __init__(
+        self,
+        head: EmbeddingHead,
+        classes: int,
+        backbone: Backbone | None = None,
+        *,
+        scale: int = 1,
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.backbone = backbone
         self.head = head
         self.scores = nn.Conv2d(head.dim, classes, 1)
@@ -55,7 +64,7 @@ class EmbeddingNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, D, h, w) and class scores (B, C, h, w) of a batch."""
         features = inputs if self.backbone is None else self.backbone.stacked(inputs, 8)
-        embeddings = self.head(features)
+        embeddings = self.head(features, [n * self.scale for n in features.shape[-2:]])
         return embeddings, self.scores(embeddings * self.head.dim**0.5)
 
 

@@ -179,7 +179,12 @@ def train_embedding_and_features(
     if frozen:
         features = stages.features_of(job, job.dataset, segmenter.backbone, "train")
     job.seed(f"{name} weights")
-    network = EmbeddingNetwork(segmenter.head, classes, None if frozen else segmenter.backbone)
+    network = EmbeddingNetwork(
+        segmenter.head,
+        classes,
+        None if frozen else segmenter.backbone,
+        scale=stages.STRIDE // job.recipe.embedding_stride,
+    )
     network = stages.embedding_stage(job, network, features if frozen else None, regions, name)
     if not frozen:
         features = stages.features_of(job, job.dataset, segmenter.backbone, "train, tuned")
