@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weakseg import pseudo_masks
 from weakseg.annotation import Annotation, Box, Point, Scribble
+from weakseg.crf import dense_crf
 from weakseg.dataset_info import DatasetInfo
 from weakseg.propagate import random_walk
 from weakseg.pseudo_masks import UNMARKED, class_prior, pseudo_mask
@@ -123,6 +125,28 @@ def test_the_crf_moves_the_border_to_the_edge_of_the_photograph():
     assert (coarse != truth).mean() > 0.03
     assert (sharp == truth).all()
     assert ((confidence > 0.5) & (confidence <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((240, 360), (167, 250)), ((600, 300), (250, 125)), ((24, 36), (24, 36))]
+)
+def test_the_crf_sees_a_photograph_of_250_pixels_at_most(monkeypatch, size, seen):
+    shapes = []
+
+    def watched(image, probabilities, **settings):
+        shapes.append((image.shape, tuple(probabilities.shape)))
+        return dense_crf(image, probabilities, **settings)
+
+    monkeypatch.setattr(pseudo_masks, "dense_crf", watched)
+    height, width = size
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, width // 2 :] = 200
+    scores = left_right(6, 9, [0.7, 0.3], [0.3, 0.7])
+    mask, _ = pseudo_mask(image, scores)
+    assert shapes == [((*seen, 3), (2, *seen))]
+    assert mask.shape == size
+    wrong = mask != (np.arange(width) >= width // 2)
+    assert wrong.mean() < 0.01, "the border follows the edge, to a pixel of the small photograph"
 
 
 def test_the_walk_carries_scores_to_where_the_embedding_is_alike():
