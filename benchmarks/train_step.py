@@ -71,7 +71,7 @@ def plain_contrast(
     prototype_group,
     relation,
     concentration,
-    learned,
+    learned=None,
 ):
     table = relation.to(torch.int8)
     return dense.contrast(
