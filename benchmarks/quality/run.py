@@ -22,7 +22,7 @@ from others import CamAlone, Forest, enlarged
 from protocols import by_protocol, measured
 from rich.console import Console
 from safetensors.torch import load_file
-from variants import variant
+from variants import held_out, variant
 
 from weakseg.cam import Tagger
 from weakseg.dataset import Dataset
@@ -42,10 +42,16 @@ def main():
     parser.add_argument("--table", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--row", default="*", help="rows to run, as a pattern")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="measure on every fourth training image, which is not trained on, instead of val",
+    )
     parser.add_argument("--plain", action="store_true", help="single scale without CRF only")
     parser.add_argument("--list", action="store_true", help="only say what is missing")
     args = parser.parse_args()
     work = args.work or args.out / "work"
+    data = held_out(args.data, work / "data" / "held-out") if args.held_out else args.data
     for job in jobs(args.table, args.seeds):
         file = args.out / f"{job.name}.json"
         if file.exists() or not fnmatch.fnmatch(job.row, args.row):
@@ -54,7 +60,7 @@ def main():
         if not args.list:
             if args.plain:
                 job = replace(job, protocols=("plain",))
-            write_json(file, result(job, args.data, work))
+            write_json(file, result(job, data, work))
 
 
 def result(job, data, work):

@@ -5,7 +5,7 @@ import random
 from itertools import pairwise
 
 
-def variant(source, folder, change, kinds):
+def variant(source, folder, change, kinds, parts=("train", "val")):
     """Write the data set `source` to `folder` with its training lines changed.
 
     Args:
@@ -14,6 +14,7 @@ def variant(source, folder, change, kinds):
         change: function of a line (dict), its position among the training lines and their number;
             changes its labels in place.
         kinds: what the new one is trained on; other weak labels are left out of it.
+        parts: lines of other parts are left out.
     """
     if (folder / "annotations.jsonl").exists():
         return folder
@@ -24,6 +25,7 @@ def variant(source, folder, change, kinds):
             link.symlink_to((source / name).resolve())
     (folder / "dataset.yaml").write_text((source / "dataset.yaml").read_text())
     lines = [json.loads(line) for line in (source / "annotations.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line.get("split", "train") in parts]
     train = [line for line in lines if line.get("split", "train") == "train"]
     for position, line in enumerate(train):
         for kind in {"tags", "boxes", "points", "scribbles"} - set(kinds):
@@ -32,6 +34,20 @@ def variant(source, folder, change, kinds):
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "annotations.jsonl").write_text(text)
     return folder
+
+
+def held_out(source, folder, every=4):
+    """Write `source` to `folder` with every fourth training image as its part val.
+
+    Settings are chosen there; the photographs of val itself are left out, for the final tables.
+    """
+
+    def change(line, position, count):
+        if position % every == 0:
+            line["split"] = "val"
+
+    kinds = ("tags", "boxes", "points", "scribbles")
+    return variant(source, folder, change, kinds, parts=("train",))
 
 
 def shortened(share):
