@@ -51,8 +51,11 @@ def picture(rng, height=128, width=160, objects=("disc", "square")):
     return image.clip(0, 255).astype(np.uint8), replace(labels, **marks), mask
 
 
-def scenes(train=8, val=4, seed=0):
-    """A data set in memory, all weak kinds on the training images, masks on the others."""
+def scenes(train=8, val=4, seed=0, masked=0):
+    """A data set in memory, all weak kinds on the training images, masks on the others.
+
+    The first `masked` training images have masks too.
+    """
     rng = np.random.default_rng(seed)
     contents = (("disc", "square"), ("disc",), ("square",))
     made = [picture(rng, objects=contents[i % 3]) for i in range(train + val)]
@@ -61,7 +64,7 @@ def scenes(train=8, val=4, seed=0):
         [labels if i < train else None for i, (_, labels, _) in enumerate(made)],
         CLASSES,
         background="background",
-        masks=[None if i < train else mask for i, (_, _, mask) in enumerate(made)],
+        masks=[None if masked <= i < train else mask for i, (_, _, mask) in enumerate(made)],
         splits=["train"] * train + ["val"] * val,
         boxes_exhaustive=True,
     )

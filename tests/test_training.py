@@ -45,6 +45,14 @@ def test_every_kind_of_label_trains(kind, tmp_path):
     assert fitted.miou["weakseg"] > only_background + (0.03 if kind == "tags" else 0.1)
 
 
+@pytest.mark.parametrize(("masked", "rounds"), [(4, 0), (3, 1)])
+def test_masks_everywhere_leave_nothing_to_pseudo_masks(masked, rounds, tmp_path):
+    dataset = scenes(4, 2, masked=masked)
+    fitted = fit(dataset, replace(QUICK, kinds=("masks",)), out=tmp_path / "run")
+    assert fitted.protocol["rounds"] == rounds
+    assert (fitted.pseudo_masks is None) == (rounds == 0)
+
+
 def test_results_hold_both_methods(finished):
     results = json.loads((finished.job.run.path / "results.json").read_text())
     assert set(results["miou"]["points"]) == {"weakseg", "cross_entropy"}

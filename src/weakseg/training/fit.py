@@ -99,6 +99,8 @@ def fit(
     train, held_out = split_for_training(dataset, recipe)
     kinds = chosen_kinds(train, recipe.kinds, in_turn=recipe.mix)
     recipe = recipe.resolved(kinds)
+    if kinds == ("masks",) and all(entry.mask is not None for entry in train):
+        recipe = replace(recipe, rounds=0)  # nothing is left that a pseudo-mask could label
     # What is wrong with the data shows before a run folder is made, or an old one thrown away.
     labels = Labels(train, recipe)
     check_files(train, held_out)

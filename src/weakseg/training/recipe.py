@@ -46,7 +46,8 @@ class Recipe:
         dim: length D of the pixel embeddings.
         steps: training steps of the embedding; by default 600 frozen, 4,000 fine-tune.
         classifier_steps: training steps of each pixel classifier.
-        rounds: rounds of pseudo-masks and classifier after the first classifier.
+        rounds: rounds of pseudo-masks and classifier after the first classifier; none where every
+            image has a mask to train on.
         scores: what pseudo-masks start from: the "classifier", or a vote of the nearest labelled
             segments ("knn").
         crf: sharpen pseudo-masks with a dense CRF.
