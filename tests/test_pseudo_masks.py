@@ -10,7 +10,7 @@ from weakseg.annotation import Annotation, Box, Point, Scribble
 from weakseg.crf import dense_crf
 from weakseg.dataset_info import DatasetInfo
 from weakseg.propagate import random_walk
-from weakseg.pseudo_masks import UNMARKED, class_prior, pseudo_mask
+from weakseg.pseudo_masks import UNMARKED, class_places, class_prior, pseudo_mask
 
 CLASSES = ("water", "coral", "sand", "kelp")
 U = UNMARKED
@@ -178,6 +178,45 @@ def test_seeds_keep_their_class(crf):
     assert mask[10, 0] == 1
     assert (confidence[seeds < 2] == 1).all()
     assert set(np.unique(mask)) <= {0, 1}
+
+
+CORAL = Box("coral", (4, 2, 20, 12))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "exhaustive", "expected"),
+    [
+        ((CORAL,), True, {1: 16 * 10}),
+        ((CORAL, Box("coral", (10, 2, 30, 12))), True, {1: 26 * 10}),
+        ((CORAL, Box("kelp", (0, 0, 36, 24))), True, {1: 16 * 10, 3: 36 * 24}),
+        ((CORAL,), False, {}),
+        ((), True, {}),
+    ],
+)
+def test_boxes_say_where_their_classes_can_be(boxes, exhaustive, expected):
+    labels = Annotation(boxes=boxes)
+    places = class_places(labels, info(boxes_exhaustive=exhaustive), (24, 36))
+    assert {index: int(place.sum()) for index, place in places.items()} == expected
+    assert all(place.shape == (24, 36) for place in places.values())
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_a_class_appears_nowhere_but_where_it_can_be(crf):
+    scores = torch.ones(4, 6, 9)
+    scores[1] = 20  # coral everywhere
+    places = class_places(Annotation(boxes=(CORAL,)), info(boxes_exhaustive=True), (24, 36))
+    mask, confidence = pseudo_mask(halves(), scores, places=places, crf=crf)
+    assert (mask[places[1]] == 1).mean() > 0.7
+    assert not (mask[~places[1]] == 1).any()
+    assert (confidence > 0).all()
+
+
+def test_pixels_where_no_class_can_be_are_unlabelled():
+    place = np.zeros((24, 36), bool)
+    place[:, :10] = True
+    mask, confidence = pseudo_mask(halves(), torch.ones(1, 3, 4), places={0: place})
+    np.testing.assert_array_equal(mask, np.where(place, 0, 1))
+    assert (confidence[~place] == 0).all()
 
 
 def test_classes_without_a_score_do_not_appear():

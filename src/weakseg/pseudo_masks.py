@@ -5,6 +5,8 @@ After Ke, Hwang, Yu (ICLR 2021, "SPML"); the walk is that of Ahn and Kwak (CVPR 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from weakseg.crf import dense_crf
 from weakseg.dataset_info import DatasetInfo
 from weakseg.features import resized_size
 from weakseg.propagate import random_walk
+from weakseg.seeds import box_window
 
 UNMARKED = 0.1
 """Scores of classes without a mark in the image are multiplied by this, where marks need not
@@ -66,12 +69,32 @@ def class_prior(annotation: Annotation, info: DatasetInfo) -> NDArray[np.float32
     return prior
 
 
+Places = Mapping[int, NDArray[np.bool_]]
+"""Where some classes can be: (H, W) by class index; other classes can be everywhere."""
+
+
+def class_places(annotation: Annotation, info: DatasetInfo, size: tuple[int, int]) -> Places:
+    """Where the classes of an image's boxes can be: in the boxes, if the data set's are exhaustive.
+
+    Args:
+        annotation: the labels that training uses.
+        info: classes and rules of the data set.
+        size: (H, W) of the image.
+    """
+    places: dict[int, NDArray[np.bool_]] = {}
+    for box in annotation.boxes if info.boxes_exhaustive else ():
+        place = places.setdefault(info.index(box.label), np.zeros(size, np.bool_))
+        place[box_window(box.xyxy, size)] = True
+    return places
+
+
 def pseudo_mask(
     image: NDArray[np.uint8],
     scores: Tensor,
     *,
     embeddings: Tensor | None = None,
     seeds: NDArray[np.int32] | None = None,
+    places: Places | None = None,
     crf: bool = True,
     steps: int = 64,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -82,14 +105,18 @@ def pseudo_mask(
         scores: (C, h, w) class scores, 0 or more; all 0 for classes that cannot occur.
         embeddings: (D, h', w') that the random walk follows; None leaves it out.
         seeds: (H, W) seed map whose labelled pixels keep their class; None: no pixel does.
+        places: where some classes can be, see `class_places`; they appear nowhere else.
         crf: sharpen with a dense CRF.
         steps: of the random walk.
 
     Returns:
         (H, W) class indices and (H, W) float32 probability of that class. Where all scores are 0,
-        nothing is known of the image: its pixels are unlabelled (C), with probability 0.
+        nothing is known of the image: its pixels are unlabelled (C), with probability 0. So are
+        pixels where no class can be.
     """
     height, width = image.shape[:2]
+    places = places or {}
+    scores = _bounded(scores, places)
     if not scores.any():
         mask = np.full((height, width), len(scores), np.uint8)
         return _with_seeds(mask, np.zeros((height, width), np.float32), seeds, len(scores))
@@ -103,9 +130,13 @@ def pseudo_mask(
     if crf and len(present) > 1:
         some = _sharpened(image, some)
     some = _resize(some.float(), (height, width)).clamp_min(1e-8)
-    best, index = (some / some.sum(0)).max(0)
+    for row, label in enumerate(present.tolist()):
+        if label in places:
+            some[row] *= torch.from_numpy(places[label]).to(some.device)
+    best, index = (some / some.sum(0).clamp_min(1e-12)).max(0)
     mask = present[index].cpu().numpy().astype(np.uint8)
     confidence = best.cpu().numpy().astype(np.float32)
+    mask[confidence == 0] = len(scores)
     return _with_seeds(mask, confidence, seeds, len(scores))
 
 
@@ -117,6 +148,15 @@ def _contenders(scores: Tensor, classes: int) -> Tensor:
     """
     share = scores / scores.sum(0).clamp_min(torch.finfo(scores.dtype).tiny)
     return torch.nonzero(share.flatten(1).amax(1) >= min(_PRESENT, 1 / classes))[:, 0]
+
+
+def _bounded(scores: Tensor, places: Places) -> Tensor:
+    """Scores (C, h, w) that are 0 in cells where a class can nowhere be."""
+    bounded = scores.clone()
+    for index, place in places.items():
+        where = torch.from_numpy(place)[None].to(scores)
+        bounded[index] *= F.adaptive_max_pool2d(where, scores.shape[-2:])[0]
+    return bounded
 
 
 def _sharpened(image: NDArray[np.uint8], scores: Tensor) -> Tensor:

@@ -217,7 +217,7 @@ def _apply_boxes(
     """Boxes decide inside every box, and outside too where they are exhaustive."""
     if info.boxes_exhaustive and info.background_index is not None:
         seeds[:] = info.background_index
-    windows = [_window(box.xyxy, seeds.shape) for box in boxes]
+    windows = [box_window(box.xyxy, seeds.shape) for box in boxes]
     for window in windows:
         seeds[window] = info.unlabelled
     # The smaller box is drawn last: a person on a sofa stays a person.
@@ -294,7 +294,7 @@ def _pieces(
     return starts, starts + share
 
 
-def _window(xyxy: tuple[float, ...], size: tuple[int, ...]) -> tuple[slice, slice]:
+def box_window(xyxy: tuple[float, ...], size: tuple[int, ...]) -> tuple[slice, slice]:
     """The pixels whose centres lie in a half-open box, one at least."""
     x0, y0, x1, y1 = (max(0, int(np.ceil(v))) for v in xyxy)
     x0, y0 = min(x0, size[1] - 1), min(y0, size[0] - 1)

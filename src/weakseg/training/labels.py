@@ -12,7 +12,7 @@ from torch import Tensor
 from weakseg.annotation import KINDS, Annotation
 from weakseg.dataset import Dataset, DatasetInfo, Entry
 from weakseg.errors import InputError
-from weakseg.pseudo_masks import class_prior
+from weakseg.pseudo_masks import Places, class_places, class_prior
 from weakseg.seeds import ClassMaps, full_mask, seed_map
 from weakseg.training.recipe import Recipe
 
@@ -110,6 +110,11 @@ class Labels:
     def prior(self, index: int) -> Tensor:
         """(C,) factors for class scores, see `class_prior`."""
         return torch.from_numpy(self.priors[index])
+
+    def places(self, index: int) -> Places:
+        """Where the classes of image `index` can be, see `class_places`."""
+        height, width = self.sizes[index]
+        return class_places(self.annotation(index), self.info, (int(height), int(width)))
 
     def needs_cam(self) -> bool:
         """Whether some image has boxes or tags, which say that a class is there, not where."""

@@ -208,6 +208,7 @@ def pseudo_mask_stage(
             scores_of(index),
             embeddings=embeddings_of(index),
             seeds=labels.seeds(index),
+            places=labels.places(index),
             crf=job.recipe.crf,
         )
         write_mask(path, mask, colours)
