@@ -27,6 +27,7 @@ from weakseg.training.grid_maps import GridMaps
 from weakseg.training.knn_stage import knn_scores
 from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.measuring import Accuracy, describe_protocol, measure, results
+from weakseg.training.pixels import LabelledPixels
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
 from weakseg.training.region_stage import region_stage
@@ -39,6 +40,7 @@ from weakseg.training.setup import (
     say_plan,
     tensorboard_writer,
 )
+from weakseg.training.shift_stage import shifted_scores
 
 _OFF = Relation(0.0, 1.0)
 NO_RELATIONS = RelationSettings(_OFF, _OFF, _OFF, _OFF)
@@ -213,12 +215,15 @@ def train_rounds(
         name = f"classifier-{number}"
         job.seed(f"{name} weights")
         classifier = new_classifier(segmenter)
-        stages.classifier_stage(job, classifier, features, context, masks, head, name)
+        pixels = LabelledPixels(features, masks, context, len(job.labels.info.classes))
+        stages.classifier_stage(job, classifier, pixels, head, name)
         if number == job.recipe.rounds:
             break
         scores = scores_from(job, classifier, head, features, context)
         if job.recipe.scores == "knn":
             scores = knn_scores(job, embeddings, seeds, regions)
+        elif number == 0:
+            scores = shifted_scores(job, scores, pixels.shares)
         folder = stages.pseudo_mask_stage(job, scores, embeddings, f"pseudo-masks-{number + 1}")
         masks = stages.masks_on_grid(job, folder, features)
     return classifier, folder
@@ -250,7 +255,8 @@ def train_baseline(
     other.classifier = PixelClassifier(
         features.channels, 0, classes, hidden=other.architecture.hidden, dropout=0.5
     )
-    stages.classifier_stage(job, other.classifier, features, context, seeds, None, name)
+    pixels = LabelledPixels(features, seeds, context, classes)
+    stages.classifier_stage(job, other.classifier, pixels, None, name)
     return other.eval()
 
 

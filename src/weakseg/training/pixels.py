@@ -39,6 +39,7 @@ class LabelledPixels:
         self, features: FeatureCache, masks: GridMaps, context: Tensor, classes: int
     ) -> None:
         self.features, self.masks, self.context = features, masks, context
+        self.classes = classes
         labelled = np.flatnonzero(masks.values < classes)
         if len(labelled) == 0:
             raise InputError(
@@ -52,6 +53,14 @@ class LabelledPixels:
         self.images, self.first, self.count = np.unique(
             image, return_index=True, return_counts=True
         )
+
+    @property
+    def shares(self) -> Tensor:
+        """(C,) float32 shares of the classes in what is drawn."""
+        which = np.repeat(np.arange(len(self.images)), self.count)
+        weights = 1 / self.count[which] / len(self.images)
+        found = np.bincount(self.masks.values[self.labelled], weights, minlength=self.classes)
+        return torch.from_numpy(found.astype(np.float32))
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features (size, C, 1, 1) float32, context (size, C) and classes (size, 1, 1)."""

@@ -159,9 +159,7 @@ def embedding_stage(
 def classifier_stage(
     job: Job,
     classifier: PixelClassifier,
-    features: FeatureCache,
-    context: Tensor,
-    masks: GridMaps,
+    pixels: LabelledPixels,
     head: EmbeddingHead | None,
     name: str,
 ) -> PixelClassifier:
@@ -171,7 +169,6 @@ def classifier_stage(
         load_stage(file, classifier)
         return classifier.to(job.fabric.device).eval()
     job.seed(name)
-    pixels = LabelledPixels(features, masks, context, len(job.labels.info.classes))
     with job.progress.training(name, job.recipe.classifier_steps, job.run) as log:
         train_classifier(classifier, pixels, job.recipe, head=head, fabric=job.fabric, log=log)
     save_stage(file, classifier)
