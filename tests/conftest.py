@@ -1,10 +1,13 @@
 """What several test modules share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
 import pytest
+from command_line import call
+from reef import QUICK, write_dataset
 from small_scenes import scenes
 
 # Time limits on single examples fail on a busy machine; the same examples every time.
@@ -31,3 +34,34 @@ def voc_subset():
 def small_dataset():
     """See `scenes`."""
     return scenes()
+
+
+@pytest.fixture(scope="session")
+def reef(tmp_path_factory):
+    """See the module of this name; not to be changed."""
+    folder = tmp_path_factory.mktemp("data") / "reef"
+    write_dataset(folder)
+    return folder
+
+
+@pytest.fixture
+def reef_copy(reef, tmp_path):
+    """A copy to spoil."""
+    return Path(shutil.copytree(reef, tmp_path / "reef"))
+
+
+@pytest.fixture(scope="session")
+def trained(reef, tmp_path_factory):
+    """A run folder that the command wrote; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert call("train", reef, "--out", out, *QUICK) == 0
+    return out
+
+
+@pytest.fixture
+def photos(reef, tmp_path):
+    """A folder of photographs with a subfolder."""
+    (tmp_path / "photos/site").mkdir(parents=True)
+    shutil.copy(reef / "images/rgb.jpg", tmp_path / "photos/a.jpg")
+    shutil.copy(reef / "images/turned.jpg", tmp_path / "photos/site/b.jpg")
+    return tmp_path / "photos"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import call
 from hub_stand_in import TOKEN, serving
 from huggingface_hub import ModelCard
 from test_segmenter import INFO, SMALL, photograph
 
-from weakseg.cli import main
 from weakseg.dataset_info import DatasetInfo
 from weakseg.errors import InputError
 from weakseg.hub import model_card, pull, push
@@ -65,10 +65,6 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub
-
-
-def call(*arguments):
-    return main([str(argument) for argument in arguments])
 
 
 def test_there_and_back(run, hub, tmp_path):

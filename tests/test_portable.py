@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_readme import ROOT, blocks
 from test_segmenter import INFO, SMALL, photograph
 
-from weakseg.cli import main
 from weakseg.errors import InputError
 from weakseg.features.extract import _resize, resized_size
 from weakseg.images import read_image
@@ -210,10 +210,6 @@ def run(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "reef"
     model.save(folder)
     return folder
-
-
-def call(*arguments):
-    return main([str(argument) for argument in arguments])
 
 
 def test_the_command_writes_and_says_what(run, tmp_path, capsys):

@@ -6,21 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from command_line import call, usage_error
 from PIL import Image
-from test_cli import CLASSES, call, usage_error, write_dataset
+from reef import CLASSES
 
 from weakseg.dataset import Dataset
 from weakseg.retrieval import Index
 from weakseg.segmenter import Architecture, build_segmenter
 
 SMALL = Architecture("tf_efficientnet_lite0", output_stride=16, long_side=96, dim=8, hidden=16)
-
-
-@pytest.fixture(scope="module")
-def reef(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "reef"
-    write_dataset(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +31,6 @@ def index(reef, run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "index"
     assert call("index", run, reef, "--out", folder) == 0
     return folder
-
-
-@pytest.fixture
-def photos(reef, tmp_path):
-    (tmp_path / "photos/site").mkdir(parents=True)
-    shutil.copy(reef / "images/rgb.jpg", tmp_path / "photos/a.jpg")
-    shutil.copy(reef / "images/turned.jpg", tmp_path / "photos/site/b.jpg")
-    return tmp_path / "photos"
 
 
 def test_a_data_set_with_its_labels(index, reef):
