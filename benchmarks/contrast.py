@@ -11,12 +11,11 @@ wall seconds and, in brackets, processor seconds, which another program's load d
 share of the matrix product is that of the three products that cannot be done without.
 """
 
-import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from against_plain import main, memory_of
 from measure import extra_memory, machine, matmul_rate, seconds, timed_on_cuda
 from torch.nn.functional import normalize
 
@@ -72,14 +71,9 @@ def step(method, inputs):
     return loss.item()
 
 
-def memory_of(method, n, s):
-    command = [sys.executable, __file__, "--one", method, str(n), str(s)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def one(method, n, s):
     step(METHODS[method], problem(64, 64))  # what torch itself takes is not counted
-    inputs = problem(n, s)
+    inputs = problem(int(n), int(s))
     print(extra_memory(lambda: step(METHODS[method], inputs)))
 
 
@@ -95,10 +89,10 @@ def compare(n, s, rate, *, with_memory=False, repeats=5):
         row[2] = f"{times[0][0]:.3f} ({times[0][1]:.3f})"
         row[4] = f"{times[0][0] / wall:.1f} ({times[0][1] / processor:.1f})"
     if with_memory:
-        ours = memory_of("weakseg", n, s)
+        ours = memory_of(__file__, "weakseg", n, s)
         row.append(f"{ours:,.0f}")
         if fits:
-            theirs = memory_of("dense", n, s)
+            theirs = memory_of(__file__, "dense", n, s)
             row += [f"{theirs:,.0f}", f"{theirs / ours:.0f}"]
         else:
             row += [f"over {4 * n * s * 3 / 2**20:,.0f}", "-"]
@@ -155,19 +149,5 @@ def on_cuda():
             print(f"| {n:,} | {s:,} | {name} | " + " | ".join(row) + " |", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="leave out the largest problems")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        one(options.one[0], *map(int, options.one[1:]))
-    elif options.device == "cuda":
-        on_cuda()
-    else:
-        on_cpu(options.quick)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, one=one, on_cpu=on_cpu, on_cuda=on_cuda)

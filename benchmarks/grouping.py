@@ -12,13 +12,12 @@ process of its own for the memory at the peak beyond the inputs. `segment_pixels
 grouping: k-means, the split by seed and region, and the prototypes.
 """
 
-import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from against_plain import main, memory_of
 from measure import extra_memory, machine, matmul_rate, seconds, timed_on_cuda
 from skimage import data
 from skimage.transform import resize
@@ -91,11 +90,6 @@ def whole(vectors, side):
 METHODS = {"dense": plain, "weakseg": weakseg, "segment_pixels": whole}
 
 
-def memory_of(method, problem):
-    command = [sys.executable, __file__, "--one", method, problem]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def one(method, problem):
     METHODS[method](noise(1, 16), 16)  # what torch itself takes is not counted
     vectors = PROBLEMS[problem](IMAGES, SIDE)
@@ -117,7 +111,7 @@ def on_cpu(quick):
         row = [name, *(f"{wall:.3f} ({processor:.3f})" for wall, processor in (theirs, ours))]
         row.append("{:.1f} ({:.1f})".format(*np.divide(theirs, ours)))
         row += ["{:.3f} ({:.3f})".format(*all_of_it), f"{equal:.3%}"]
-        row += [f"{memory_of(method, name):,.0f}" for method in ("dense", "weakseg")]
+        row += [f"{memory_of(__file__, method, name):,.0f}" for method in ("dense", "weakseg")]
         print("| " + " | ".join(row) + " |", flush=True)
 
 
@@ -131,19 +125,5 @@ def on_cuda():
         print(f"| {name} | " + " | ".join(f"{1e3 * t:.2f}" for t in times) + " |", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="medians of 3")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        one(*options.one)
-    elif options.device == "cuda":
-        on_cuda()
-    else:
-        on_cpu(options.quick)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, one=one, on_cpu=on_cpu, on_cuda=on_cuda)
