@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from weakseg.dataset import DatasetInfo
 from weakseg.files import write_text
@@ -23,6 +18,7 @@ from weakseg.report.examples import (
     same_images,
     training_examples,
 )
+from weakseg.report.frame import render
 from weakseg.report.pictures import Picture, data_uri, shrink
 from weakseg.report.plots import loss_charts
 from weakseg.training import Fitted
@@ -98,13 +94,6 @@ def _render(
     side: int,
     quality: int,
 ) -> str:
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     first = next(iter(runs.values()))
     details = [
         {
@@ -120,10 +109,9 @@ def _render(
         {"name": name, "examples": [_encoded(e, side, quality) for e in examples]}
         for name, examples in measured.items()
     ]
-    return environment.get_template("page.html").render(
-        content,
-        css=Markup((folder / "page.css").read_text()),
-        js=Markup((folder / "page.js").read_text()),
+    return render(
+        Path(__file__).with_name("page.html"),
+        command="report",
         title=first.job.labels.info.name,
         lead=_lead(runs),
         notes=notes(runs),
@@ -131,8 +119,7 @@ def _render(
         measured=groups,
         has_truth=any(e.shown[-1].title == "Truth" for es in training.values() for e in es),
         trains_on_masks=any("masks" in f.job.recipe.kinds for f in runs.values()),
-        version=version("weakseg"),
-        date=time.strftime("%d %B %Y"),
+        **content,
     )
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from weakseg import report
 from weakseg.errors import InputError
 from weakseg.files import write_text
 from weakseg.images import read_image
+from weakseg.report.frame import render
 from weakseg.report.pictures import Picture, data_uri, draw_outline, shrink
 from weakseg.retrieval.index import Hit, Index
 from weakseg.retrieval.queries import Query
@@ -125,16 +121,8 @@ def write_page(
     Raises:
         InputError: the file cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    style = Path(report.__file__).parent
-    page = environment.get_template("page.html").render(
-        css=Markup((style / "page.css").read_text()),
-        js=Markup((style / "page.js").read_text()),
+    page = render(
+        Path(__file__).with_name("page.html"),
         command=command,
         title=title,
         lead=lead,
@@ -147,8 +135,6 @@ def write_page(
             }
             for section in sections
         ],
-        version=version("weakseg"),
-        date=time.strftime("%d %B %Y"),
     )
     write_text(path, page)
 
