@@ -281,7 +281,7 @@ def test_the_printed_report(tmp_path):
     stream = io.StringIO()
     print_report(check_dataset(folder), Console(file=stream, width=40))
     text = stream.getvalue()
-    assert "[bold]x: 1 train images" in text
+    assert "[bold]x: 1 train image\n" in text
     assert re.search(r"\[red\] +│ +1", text)
     error = next(i for i, line in enumerate(text.splitlines()) if line.startswith("error"))
     assert text.splitlines()[error] == (

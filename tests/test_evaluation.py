@@ -198,7 +198,7 @@ def test_bad_input_names_the_file_and_what_is_wrong(folders, case, words):
 
 
 def test_strict_refuses_truth_without_prediction(folders):
-    with pytest.raises(InputError, match=r"1 masks of .*gt without a prediction: found c;"):
+    with pytest.raises(InputError, match=r"1 mask of .*gt without a prediction: found c;"):
         evaluate(folders / "pred", folders / "gt", INFO, strict=True)
 
 

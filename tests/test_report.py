@@ -171,10 +171,10 @@ def test_names_are_escaped(both):
 def test_notes_warn(both, single):
     words = " ".join(single[1].words)
     assert "No training image has a label of never" in words
-    assert "1 of 4 training images have no label" in words
+    assert "1 of 4 training images without a label" in words
     assert "Measured on 2 images only" in words
     # In a page of two runs, what concerns one of them names it.
-    assert "masks: 3 of 4 training images have no label" in " ".join(both[1].words)
+    assert "masks: 3 of 4 training images without a label" in " ".join(both[1].words)
 
 
 def test_legend_lists_the_classes_on_the_pictures(single):

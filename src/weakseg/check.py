@@ -24,6 +24,7 @@ from weakseg.entries import Entry, EntryLines, parse_entry
 from weakseg.errors import InputError, Problem
 from weakseg.images import image_size, read_image, read_mask, walk_images
 from weakseg.seeds import draw_boxes_filled, mask_rule, seed_map
+from weakseg.wording import counted
 
 
 @dataclass
@@ -103,8 +104,9 @@ def check_dataset(
 def print_report(report: Report, console: Console) -> None:
     """Print counts as a table, then every problem on a line of its own, the fatal ones first."""
     shown = [k for k in KINDS if any(counts[k] for counts in report.labels.values())]
-    parts = ", ".join(f"{n} {split}" for split, n in report.images.items()) or "no"
-    console.print(f"[bold]{escape(report.name or report.dataset)}[/bold]: {escape(parts)} images")
+    *parts, last = [*report.images.items()] or [("", 0)]
+    said = ", ".join([*(f"{n:,} {split}" for split, n in parts), _images(last[1], last[0])])
+    console.print(f"[bold]{escape(report.name or report.dataset)}[/bold]: {escape(said)}")
     if shown:
         table = Table("class", title="labels of training images", title_justify="left")
         for kind in shown:
@@ -116,7 +118,7 @@ def print_report(report: Report, console: Console) -> None:
         where = "lie inside boxes" if kind == "boxes" else f"labelled by {kind}"
         console.print(f"{share:.2%} of training pixels {where}")
     if report.unlabelled:
-        console.print(f"{report.unlabelled} training images have no label (allowed)")
+        console.print(f"{_images(report.unlabelled, 'training')} without a label (allowed)")
     for problem in sorted(report.problems, key=lambda p: not p.fatal):
         style = "[red]error[/red]" if problem.fatal else "[yellow]warning[/yellow]"
         console.print(f"{style} {escape(str(problem))}", soft_wrap=True, highlight=False)
@@ -125,12 +127,12 @@ def print_report(report: Report, console: Console) -> None:
     labelled = report.images.get("train", 0) - report.unlabelled
     usable = "can be used" if labelled else "can be used, but not to train on"
     verdict = "cannot be used" if fatal else usable
-    found = f"{_count(fatal, 'error')}, {_count(warnings, 'warning')}"
+    found = f"{counted(fatal, 'error')}, {counted(warnings, 'warning')}"
     console.print(f"{found}: the data set {verdict}", highlight=False, soft_wrap=True)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _images(number: int, which: str) -> str:
+    return counted(number, f"{which} image".strip())
 
 
 class _Check:

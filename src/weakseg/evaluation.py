@@ -21,6 +21,7 @@ from weakseg.dataset import Dataset
 from weakseg.dataset_info import DatasetInfo
 from weakseg.errors import InputError
 from weakseg.images import read_mask
+from weakseg.wording import counted
 
 Mask = NDArray[Any] | Path
 
@@ -188,14 +189,14 @@ def evaluate(
     without = [name for name in predicted if name not in found]
     if without:
         raise InputError(
-            f"{len(without)} of {len(predicted)} predictions without truth in {place}",
+            f"{len(without)} of {counted(len(predicted), 'prediction')} without truth in {place}",
             file=predicted[without[0]],
             found=_few(without),
             rule="a mask of the same name for each",
         )
     if strict and missing:
         raise InputError(
-            f"{len(missing)} masks of {place} without a prediction",
+            f"{counted(len(missing), 'mask')} of {place} without a prediction",
             file=folder,
             found=_few(missing),
             rule="a prediction for each, as strict demands",

@@ -79,7 +79,7 @@ def test_findings_are_cut_short(
     text = capsys.readouterr().out
     assert text.count("point outside the image: found") == 5
     assert "... and 7 more like it: point outside the image" in text
-    assert "2 images of the folder are not in the source" in text
+    assert "2 images of the folder not in the source" in text
     assert main([*command, "--out", str(tmp_path / "two"), "--verbose", "--all-images"]) == 0
     text = capsys.readouterr().out
     assert text.count("point outside the image: found") == 12

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from weakseg import evaluation
 from weakseg.dataset import Dataset, DatasetInfo, dataset_folder
+from weakseg.wording import counted
 
 
 def evaluate(
@@ -67,7 +68,7 @@ def print_scores(scores: evaluation.Scores, console: Console) -> None:
             f"{true[i]:,}",
         )
     console.print(table)
-    console.print(f"mIoU [bold]{_percent(scores.miou)}[/bold] on {scores.images} images")
+    console.print(f"mIoU [bold]{_percent(scores.miou)}[/bold] on {counted(scores.images, 'image')}")
     console.print("\nProtocol", style="bold")
     for key, value in scores.protocol.items():
         shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from weakseg.cli.import_ import print_problems
 from weakseg.formats import export_dataset
+from weakseg.wording import counted
 
 
 def export(
@@ -61,7 +62,7 @@ def export(
         progress=sys.stderr.isatty(),
     )
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{out}: labels of {report.images} images")
+    console.print(f"{out}: labels of {counted(report.images, 'image')}")
     if report.problems:
         console.print(f"What {format} does not hold:")
         print_problems(report.problems, console, None)

@@ -12,6 +12,7 @@ from rich.console import Console
 from weakseg.annotation import KINDS
 from weakseg.errors import Problem
 from weakseg.formats import import_dataset
+from weakseg.wording import counted
 
 _SHOWN = 5  # findings of one kind
 
@@ -97,10 +98,10 @@ def import_(
     )
     console = Console(soft_wrap=True, highlight=False, markup=False)
     counts = ", ".join(f"{report.labels[kind]} {kind}" for kind in KINDS if report.labels[kind])
-    console.print(f"{out}: {report.images} images; {counts or 'no labels'}")
+    console.print(f"{out}: {counted(report.images, 'image')}; {counts or 'no labels'}")
     console.print(f"classes: {', '.join(dataset.info.classes)}")
     if report.unused:
-        unused = f"{report.unused} images of the folder are not in the source"
+        unused = f"{counted(report.unused, 'image')} of the folder not in the source"
         console.print(f"{unused} (--all-images adds them without labels)")
     print_problems(report.problems, console, None if verbose else _SHOWN)
     console.print(f"Next: weakseg check {out}")

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from weakseg.errors import InputError
 from weakseg.scaffold import init_dataset
+from weakseg.wording import counted
 
 
 def init(images: Path, classes: str, tags: Path | None = None, out: Path | None = None) -> int:
@@ -35,7 +36,9 @@ def init(images: Path, classes: str, tags: Path | None = None, out: Path | None 
         return 1
     tagged = sum("tags" in entry.annotation.kinds for entry in dataset)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{dataset.folder}: {len(dataset)} images, {tagged} with tags", markup=False)
+    console.print(
+        f"{dataset.folder}: {counted(len(dataset), 'image')}, {tagged} with tags", markup=False
+    )
     console.print(
         "Next: see dataset.yaml, add labels to annotations.jsonl, then run weakseg check "
         f"{dataset.folder}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from weakseg.simulate import Annotator, simulate_dataset
+from weakseg.wording import counted
 
 
 def simulate(
@@ -64,9 +65,9 @@ def simulate(
         progress=sys.stderr.isatty(),
     )
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{target}: {len(made)} images with simulated {', '.join(kind)}")
+    console.print(f"{target}: {counted(len(made), 'image')} with simulated {', '.join(kind)}")
     if without:
-        console.print(f"{without} images have no mask and keep the labels they had")
+        console.print(f"{counted(without, 'image')} without a mask: labels kept as they were")
     if "tags" in kind and missed and made.info.tags_exhaustive:
         console.print(
             "tags_exhaustive is true in dataset.yaml: with forgotten tags, false may be right"

@@ -19,6 +19,7 @@ from weakseg.retrieval.segments import WEAK_KINDS
 from weakseg.retrieval.suggestions import KINDS, suggestions_of, suggestions_page
 from weakseg.segmenter import Segmenter
 from weakseg.training.recipe import resolve_device
+from weakseg.wording import counted
 
 
 def suggest(
@@ -76,6 +77,6 @@ def suggest(
     suggestions_page(out / "suggestions.html", index, suggestions)
     counts = Counter(s.kind for s in suggestions)
     for kind in KINDS:
-        console.print(f"{kind}: {counts[kind]} images", markup=False)
+        console.print(f"{kind}: {counted(counts[kind], 'image')}", markup=False)
     console.print(f"list and page: {out / 'suggestions.jsonl'}, {out / 'suggestions.html'}")
     return 1 if done.failed else 0

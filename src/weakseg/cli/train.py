@@ -10,6 +10,7 @@ from rich.table import Table
 from weakseg.dataset import Dataset
 from weakseg.report import report_of
 from weakseg.training import Recipe, fit
+from weakseg.wording import counted
 
 
 def train(
@@ -48,7 +49,7 @@ def train(
     if fitted.evaluated is None:
         console.print("no mIoU: no image that is not trained on has a mask to measure on")
     else:
-        table = Table("method", f"mIoU on {len(fitted.evaluated)} images, %")
+        table = Table("method", f"mIoU on {counted(len(fitted.evaluated), 'image')}, %")
         for method, value in fitted.miou.items():
             table.add_row(method, "-" if value is None else f"{100 * value:.1f}")
         console.print(table)

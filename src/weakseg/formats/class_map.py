@@ -21,6 +21,7 @@ import yaml
 from weakseg.errors import InputError, InputErrors, Problem
 from weakseg.formats.reading import read_text
 from weakseg.formats.records import IGNORE, SourceClass
+from weakseg.wording import counted
 
 
 @dataclass
@@ -135,7 +136,7 @@ def map_classes(
         if want is None and used[name]:
             what = "class left out, as the map says"
             result.problems.append(
-                Problem(what, found=f"{name}, {_labels(used[name])}", fatal=False)
+                Problem(what, found=f"{name}, {counted(used[name], 'label')}", fatal=False)
             )
     if unknown:
         raise InputErrors(unknown)
@@ -217,8 +218,4 @@ def _unknown(name: str, want: str, count: int, classes: Sequence[str]) -> Proble
     hint = f"{close[0]!r}, perhaps; " if close else ""
     called = repr(name) if name == want else f"{name!r} (mapped to {want!r})"
     rule = f"{hint}a class of the list or a line in --map"
-    return Problem(f"unknown class {called}", found=_labels(count), rule=rule)
-
-
-def _labels(count: int) -> str:
-    return "1 label" if count == 1 else f"{count} labels"
+    return Problem(f"unknown class {called}", found=counted(count, "label"), rule=rule)

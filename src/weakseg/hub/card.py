@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from weakseg.errors import InputError
 from weakseg.segmenter import MODEL
+from weakseg.wording import counted
 
 RESULTS = "results.json"
 
@@ -93,7 +94,8 @@ def _summary(model: dict[str, Any]) -> str:
 
 def _data(model: dict[str, Any], protocol: dict[str, Any]) -> str:
     images = protocol.get("train_images")
-    lines = [f"{images:,} images." if images is not None else "The number of images is not known."]
+    number = "The number of images is not known"
+    lines = [f"{number if images is None else counted(images, 'image')}."]
     counts = model.get("labels", {})
     if counts:
         lines += ["", "| kind of label | images | labels |", "| --- | ---: | ---: |"]

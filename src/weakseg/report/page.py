@@ -23,6 +23,7 @@ from weakseg.report.pictures import Picture, data_uri, shrink
 from weakseg.report.plots import loss_charts
 from weakseg.training import Fitted
 from weakseg.training.run_folder import CONFIG
+from weakseg.wording import counted
 
 LARGEST = 8_000_000
 """Characters that the page may have: it is to be sent by mail, too."""
@@ -128,9 +129,10 @@ def _lead(runs: dict[str, Fitted]) -> str:
     protocol = first.protocol
     learned = f"from {_kinds(first)}" if len(runs) == 1 else f"in {len(runs)} runs"
     measured = protocol["measured_images"]
-    tail = f", measured on {measured:,} others" if measured else ""
+    images = counted(protocol["train_images"], "image")
+    tail = f", measured on {counted(measured, 'other')}" if measured else ""
     return (
-        f"{protocol['classes']} classes learned {learned} on {protocol['train_images']:,} images"
+        f"{protocol['classes']} classes learned {learned} on {images}"
         f"{tail}. Backbone {protocol['backbone']}, {protocol['regime']}."
     )
 
@@ -231,13 +233,13 @@ def _notes_of(fitted: Fitted) -> list[str]:
         )
     bare = int((~labels.tags.any(1)).sum())
     if bare:
-        result.append(f"{bare:,} of {len(labels.tags):,} training images have no label.")
+        result.append(f"{bare:,} of {counted(len(labels.tags), 'training image')} without a label.")
     measured = fitted.protocol["measured_images"]
     if not measured:
         result.append("No image with a true mask was set apart, so nothing could be measured.")
     elif measured < FEW:
         result.append(
-            f"Measured on {measured} image{'s' * (measured > 1)} only: "
+            f"Measured on {counted(measured, 'image')} only: "
             "differences of a few points may be chance."
         )
     return result
