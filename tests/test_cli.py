@@ -73,6 +73,8 @@ def test_help_of_train_explains_every_setting(capsys):
     [
         (InputError("bad [red]thing"), 1, "bad [red]thing"),
         (PermissionError(13, "Permission denied", "reef/x"), 1, "Permission denied: 'reef/x'"),
+        (OSError(28, "No space left on device"), 1, "no space left on a disk"),
+        (OSError(28, "No space left on device", "x/log"), 1, "No space left on device: 'x/log'"),
         (KeyboardInterrupt(), 130, "the same command goes on"),
     ],
 )

@@ -193,7 +193,8 @@ class TestExtract:
     def test_no_room_is_said_before_the_work(self, backbone, entries, tmp_path, monkeypatch):
         usage = shutil.disk_usage(tmp_path)._replace(free=1000)
         monkeypatch.setattr(extract.shutil, "disk_usage", lambda path: usage)
-        with Counted(backbone) as counted, pytest.raises(InputError, match="no room"):
+        words = "no room .*found 0 MB free; expected 1 MB"
+        with Counted(backbone) as counted, pytest.raises(InputError, match=words):
             extract_features(entries, backbone, cache_dir=tmp_path / "cache", long_side=48)
         assert counted.images == 0
 

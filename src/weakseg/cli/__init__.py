@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import importlib.metadata
 import inspect
@@ -91,11 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (WeaksegError, OSError) as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(_words_of(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", style="yellow")
         return 130
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+        return "no space left on a disk that is written to (that of --out or of WEAKSEG_CACHE)"
+    return str(error)
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -224,8 +224,8 @@ def _check_room(
         raise InputError(
             "no room for the features",
             file=cache.folder,
-            found=f"{free / 1e9:.1f} GB free",
-            rule=f"{missing / 1e9:.1f} GB, or a smaller long side",
+            found=f"{free // 10**6:,} MB free",
+            rule=f"{missing // 10**6 + 1:,} MB, or a smaller long side",
         )
 
 
