@@ -28,6 +28,7 @@ def index(
     kinds: tuple[str, ...] = WEAK_KINDS,
     prune: bool = False,
     remove: tuple[str, ...] = (),
+    context: float | None = None,
     approximate: When = "auto",
     device: str = "auto",
 ) -> int:
@@ -46,6 +47,8 @@ def index(
         kinds: Kinds of label that give segments their weak class; masks only if named.
         prune: Take out images that IMAGES does not have.
         remove: Names of images, or patterns like "site3/*", to take out and not to add.
+        context: How much the whole image counts in the similarity of two segments: 0, not at
+            all, to almost 1. Default: what the index has, and 0.4 for a new one.
         approximate: Prepare approximate search (needs the package faiss-cpu): "always", "never",
             or "auto", in indexes so large that it pays.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -70,6 +73,7 @@ def index(
             prune=prune,
             run=str(run.resolve()),
             approximate=approximate,
+            context=context,
             progress=lambda name: progress.advance(task),
         )
     say(done, out, console)

@@ -70,7 +70,8 @@ def retrieve(
         file = opened.image(name).file
     else:
         file = image if name is None else opened.image(name).file
-        query = _from_photograph(_model(opened, run, device), Path(file), at, box, mask, segment)
+        model = _model(opened, run, device)
+        query = _from_photograph(model, opened.context, Path(file), at, box, mask, segment)
     exclude = [name] if exclude_same_image and name is not None else []
     hits = opened.search(
         query.vector,
@@ -121,13 +122,14 @@ def _from_index(index: Index, name: str, at: tuple[float, ...], segment: int | N
 
 def _from_photograph(
     model: Segmenter,
+    context: float,
     file: Path,
     at: tuple[float, ...],
     box: tuple[float, ...],
     mask: Path | None,
     segment: int | None,
 ) -> Query:
-    asked = QueryImage(model, read_image(file))
+    asked = QueryImage(model, read_image(file), context)
     if at:
         return asked.at(at[0], at[1])
     if box:
@@ -162,7 +164,7 @@ def _model(index: Index, run: Path | None, device: str) -> Segmenter:
 
 
 def _table(hits: list[Hit]) -> Table:
-    table = Table("", "cosine", "image", "segment", "class", "box")
+    table = Table("", "similarity", "image", "segment", "class", "box")
     for rank, hit in enumerate(hits, 1):
         label = f"{hit.weak} (labelled)" if hit.weak is not None else hit.predicted
         table.add_row(

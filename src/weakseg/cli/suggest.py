@@ -67,6 +67,7 @@ def suggest(
             kinds=kinds,
             prune=True,
             run=str(run.resolve()),
+            context=0.0,  # what a segment shows counts here, not where
             progress=lambda name: progress.advance(task),
         )
     say(done, out / "index", console)

@@ -27,7 +27,7 @@ class Hit:
     Attributes:
         image: name of its image.
         segment: its number there.
-        similarity: cosine with the query.
+        similarity: cosine with the query, the scene's counted for its share.
         box: x0, y0, x1, y1, half-open, pixels.
         area: pixels.
         predicted: class that the model sees.
@@ -114,6 +114,11 @@ class Index:
             gone = set(record.removed)
             places |= {name: (i, j) for j, name in enumerate(shard.names) if j not in gone}
         return places
+
+    @property
+    def context(self) -> float:
+        """Share of the scene in the similarity, for `QueryImage`."""
+        return self.manifest.context
 
     @property
     def images(self) -> list[str]:

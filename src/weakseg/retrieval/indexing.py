@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from weakseg.dataset_info import DatasetInfo
 from weakseg.errors import InputError, WeaksegError
 from weakseg.files import content_hash
 from weakseg.retrieval.approximate import WORTH, available, build_approximate
+from weakseg.retrieval.manifest import NAME, Manifest
+from weakseg.retrieval.scene import CONTEXT
 from weakseg.retrieval.segments import WEAK_KINDS, ImageSegments, segments_of, stamp_of
 from weakseg.retrieval.shards import Shard
 from weakseg.retrieval.writer import IndexWriter
@@ -61,6 +64,7 @@ def index_images(
     approximate: When = "auto",
     progress: Callable[[str], None] | None = None,
     embed: Callable[[Entry], ImageSegments] | None = None,
+    context: float | None = None,
 ) -> Indexed:
     """Bring an index up to date with a collection.
 
@@ -76,24 +80,30 @@ def index_images(
         approximate: prepare approximate search: "always", "never", or where it pays.
         progress: called with the name of each image when it is done.
         embed: makes the segments of an image; default: `segments_of`.
+        context: share of the scene in the similarity, see `scene.with_scene`; default: the
+            index's own, `CONTEXT` for a new one.
 
     Raises:
-        InputError: the index belongs to another model, is being written to, or cannot be.
+        InputError: the index belongs to another model or has another `context`, is being
+            written to, or cannot be.
     """
     info = info or model.info
+    share = _share(Path(folder), context)
+    make = embed or (lambda entry: segments_of(model, entry, info, kinds, context=share))
     done = Indexed()
     present: set[str] = set()
     with IndexWriter(
         Path(folder),
-        dim=model.architecture.dim,
+        dim=model.architecture.dim * (2 if share else 1),
         model=fingerprint(model),
         run=run,
         background=info.background,
+        context=share,
     ) as writer:
         for entry in entries:
             if not _matches(entry.name, leave_out):
                 present.add(entry.name)
-                _bring(writer, done, entry, model, info, kinds, embed)
+                _bring(writer, done, entry, kinds, make)
             if progress is not None:
                 progress(entry.name)
         for name in writer.names:
@@ -104,6 +114,15 @@ def index_images(
         done.segments = sum(shard.segments for shard in writer.manifest.shards)
         done.recall, done.note = prepare_search(writer, approximate)
     return done
+
+
+def _share(folder: Path, asked: float | None) -> float:
+    """The share of the scene: what was asked for, or else what the index has."""
+    if asked is not None:
+        if not (math.isfinite(asked) and 0 <= asked < 1):
+            raise InputError("--context", found=asked, rule="at least 0, less than 1")
+        return asked
+    return Manifest.load(folder).context if (folder / NAME).exists() else CONTEXT
 
 
 def fingerprint(model: Segmenter) -> str:
@@ -157,10 +176,8 @@ def _bring(
     writer: IndexWriter,
     done: Indexed,
     entry: Entry,
-    model: Segmenter,
-    info: DatasetInfo,
     kinds: Collection[str],
-    embed: Callable[[Entry], ImageSegments] | None,
+    make: Callable[[Entry], ImageSegments],
 ) -> None:
     """Add or replace one image, unless it is there as it is."""
     known = entry.name in writer
@@ -178,7 +195,7 @@ def _bring(
                 rule="another index, or the folder above both as IMAGES",
             )
     try:
-        made = segments_of(model, entry, info, kinds) if embed is None else embed(entry)
+        made = make(entry)
     except (WeaksegError, OSError, MemoryError, RuntimeError) as error:
         # torch says "out of memory" by a RuntimeError
         reason = str(error).partition("\n")[0] or type(error).__name__

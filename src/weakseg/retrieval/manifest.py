@@ -16,7 +16,7 @@ from weakseg.errors import InputError
 from weakseg.files import write_json
 
 NAME = "index.json"
-_FORMAT = 1
+_FORMAT, _FIRST = 2, 1
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,13 @@ class Manifest:
     """What an index consists of.
 
     Attributes:
-        dim: length of the prototypes.
+        dim: length of the vectors.
         model: fingerprint of the model that made them.
         run: the model's run folder, empty where it has none.
         background: name of the background class, None without one.
         shards: in the order in which rows are numbered.
         approximate: None while search is exact.
+        context: share of the scene in the similarity, see `scene.with_scene`.
     """
 
     dim: int
@@ -80,6 +81,7 @@ class Manifest:
     background: str | None
     shards: tuple[ShardRecord, ...] = ()
     approximate: ApproximateRecord | None = None
+    context: float = 0.0
 
     def save(self, folder: Path) -> None:
         """Make this the state of the index, in one step."""
@@ -100,7 +102,10 @@ class Manifest:
             raise InputError("no index", file=folder, rule=rule) from error
         except (OSError, ValueError) as error:
             raise InputError("damaged index", file=path, rule=rule) from error
-        if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
+        version = data.pop("format", None) if isinstance(data, dict) else None
+        if version == _FIRST:
+            data["context"] = 0.0  # that version knew prototypes only
+        elif version != _FORMAT:
             raise InputError("an index of another version", file=path, rule="index the images anew")
         try:
             return cls._from(data)

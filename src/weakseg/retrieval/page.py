@@ -83,7 +83,7 @@ def retrieval_page(
             Section("Query", "", [first], wide=True),
             Section(
                 "Nearest segments",
-                "The number is the cosine between prototypes: 1 is the same. "
+                "The number is the similarity, a cosine: 1 is the same. "
                 "A click enlarges a picture, arrow keys go on to the next.",
                 figures,
             ),

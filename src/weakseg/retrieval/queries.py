@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from weakseg.errors import InputError
+from weakseg.retrieval.scene import scene_of, with_scene
 from weakseg.retrieval.segments import ImageSegments, grouped
 from weakseg.segmenter import Segmenter
 from weakseg.training.grid_maps import nearest
@@ -20,7 +22,7 @@ class Query:
     """A vector to look for, and where in its photograph it comes from.
 
     Attributes:
-        vector: (D,) float32, unit length.
+        vector: (D,) or, with its scene, (2 D,) float32, unit length.
         inside: (H, W) bool, the pixels it stands for.
         text: what was asked for, in words.
     """
@@ -36,15 +38,17 @@ class QueryImage:
     Args:
         model: embeds it.
         image: (H, W, 3) uint8 RGB.
+        context: share of the scene, that of the index (`Index.context`).
     """
 
-    def __init__(self, model: Segmenter, image: NDArray[np.uint8]) -> None:
+    def __init__(self, model: Segmenter, image: NDArray[np.uint8], context: float = 0.0) -> None:
         self.size = image.shape[0], image.shape[1]
         with torch.inference_mode():
             self.embeddings = model.embed(model.features(image))
             found = grouped(self.embeddings)
         self.index = found.index[0].cpu().numpy()
-        self.prototypes = found.prototypes.float().cpu().numpy()
+        self.prototypes = found.prototypes.float().cpu()
+        self.scene, self.context = scene_of(self.embeddings).cpu(), context
 
     def at(self, x: float, y: float) -> Query:
         """The segment at a pixel position.
@@ -95,12 +99,15 @@ class QueryImage:
             raise InputError("empty mask", rule="pixels that are not 0")
         cells = torch.from_numpy(cell_shares(inside, self.index.shape))
         rows = self.embeddings.float().cpu().flatten(1) * cells.flatten()
-        vector = normalize(rows.sum(1), dim=0).numpy()
-        return Query(vector, inside, text)
+        return self._query(normalize(rows.sum(1), dim=0), inside, text)
 
     def _whole(self, number: int, text: str) -> Query:
         inside = nearest(self.index, self.size) == number
-        return Query(self.prototypes[number], inside, text)
+        return self._query(self.prototypes[number], inside, text)
+
+    def _query(self, prototype: Tensor, inside: NDArray[np.bool_], text: str) -> Query:
+        vector = with_scene(prototype[None], self.scene, self.context)[0]
+        return Query(vector.numpy(), inside, text)
 
 
 def indexed_query(image: ImageSegments, number: int, text: str) -> Query:

@@ -17,6 +17,7 @@ from weakseg.dataset_info import DatasetInfo
 from weakseg.files import content_hash
 from weakseg.grouping import Segments, segment_pixels
 from weakseg.knn import GRID
+from weakseg.retrieval.scene import scene_of, with_scene
 from weakseg.seeds import seed_map, seeds_at
 from weakseg.segmenter import Segmenter
 from weakseg.training.grid_maps import nearest
@@ -46,7 +47,7 @@ class ImageSegments:
         tags: classes of the image's weak labels, the background left out, sorted.
         index: (h, w) uint16, the segment of each cell of the embedding's grid.
         segment: (S,) int32, the value in `index`, ascending.
-        vectors: (S, D) float32 prototypes, unit length.
+        vectors: (S, D) float32, unit length: prototypes, or those with their scene.
         boxes: (S, 4) int32, the bounding box x0, y0, x1, y1 in pixels, half-open.
         areas: (S,) int64 pixels.
         predicted: (S,) object, name of the class that the model sees there.
@@ -78,6 +79,7 @@ def segments_of(
     info: DatasetInfo | None = None,
     kinds: Collection[str] = WEAK_KINDS,
     features: Tensor | None = None,
+    context: float = 0.0,
 ) -> ImageSegments:
     """The segments of an image: 12 x 12 k-means on embedding and location.
 
@@ -89,6 +91,7 @@ def segments_of(
         info: classes of the labels; default: the model's.
         kinds: kinds of label that count.
         features: (C, h, w) of the photograph where they are known.
+        context: share of the scene in the vectors, see `scene.with_scene`.
 
     Raises:
         InputError: the photograph cannot be read, or a label names no class of `info`.
@@ -99,7 +102,9 @@ def segments_of(
         features = model.features(image)
     else:
         height, width = entry.height, entry.width
-    found = grouped(model.embed(features))
+    embeddings = model.embed(features)
+    found = grouped(embeddings)
+    vectors = with_scene(found.prototypes.float(), scene_of(embeddings), context)
     index = found.index[0].cpu().numpy()
     boxes, areas = _extent(index, len(found), (height, width))
     # In an image smaller than the grid some segments have no pixel.
@@ -115,7 +120,7 @@ def segments_of(
         tags=tuple(sorted(annotation.labels - {info.background})),
         index=index.astype(np.uint16),
         segment=kept.astype(np.int32),
-        vectors=found.prototypes.float().cpu().numpy()[kept],
+        vectors=vectors.cpu().numpy()[kept],
         boxes=boxes[kept],
         areas=areas[kept],
         predicted=_predicted(model, features, found)[kept],

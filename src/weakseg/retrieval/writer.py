@@ -39,10 +39,11 @@ class IndexWriter:
 
     Args:
         folder: of the index; made if missing.
-        dim: length D of the prototypes.
+        dim: length of the vectors.
         model: fingerprint of the model that makes them.
         run: the model's run folder.
         background: name of the background class.
+        context: share of the scene in the vectors.
 
     Raises:
         InputError: something else is in the folder, another model made the index, or it is
@@ -50,10 +51,17 @@ class IndexWriter:
     """
 
     def __init__(
-        self, folder: Path, *, dim: int, model: str, run: str = "", background: str | None = None
+        self,
+        folder: Path,
+        *,
+        dim: int,
+        model: str,
+        run: str = "",
+        background: str | None = None,
+        context: float = 0.0,
     ) -> None:
         self.folder = folder
-        self.manifest = Manifest(dim, model, run, background)
+        self.manifest = Manifest(dim, model, run, background, context=context)
         self._pending: dict[str, ImageSegments] = {}
         self._removed: dict[str, set[int]] = {}
         self._places: dict[str, tuple[str, int]] = {}
@@ -100,10 +108,10 @@ class IndexWriter:
 
         Raises:
             InputError: no room on disk.
-            ValueError: prototypes of another length.
+            ValueError: vectors of another length.
         """
         if len(image) and image.vectors.shape[1] != self.manifest.dim:
-            raise ValueError(f"prototypes {image.vectors.shape}, the index has {self.manifest.dim}")
+            raise ValueError(f"vectors {image.vectors.shape}, the index has {self.manifest.dim}")
         if image.name in self:
             self.remove(image.name)
         self._pending[image.name] = image
@@ -154,15 +162,23 @@ class IndexWriter:
                 raise InputError("not an index", file=self.folder, found=strange[0], rule=rule)
             self.manifest.save(self.folder)
         self.manifest = Manifest.load(self.folder)
-        if (self.manifest.model, self.manifest.dim) != (wanted.model, wanted.dim):
+        found = self.manifest
+        if found.model == wanted.model and found.context != wanted.context:
+            raise InputError(
+                "the index has another share of the scene",
+                file=self.folder,
+                found=f"{wanted.context:g}",
+                rule=f"{found.context:g}, or another folder for --out",
+            )
+        if (found.model, found.dim) != (wanted.model, wanted.dim):
             raise InputError(
                 "another model made this index",
                 file=self.folder,
-                found=self.manifest.run or self.manifest.model,
+                found=found.run or found.model,
                 rule="the same run, or another folder for --out",
             )
-        if wanted.run and wanted.run != self.manifest.run:
-            self.update(replace(self.manifest, run=wanted.run))
+        if wanted.run and wanted.run != found.run:
+            self.update(replace(found, run=wanted.run))
         self._collect()
         self._find_places()
 
