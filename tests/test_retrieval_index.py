@@ -290,3 +290,12 @@ def test_exact_search_is_a_sort(rows, cut, queries, top, levels, masked, seed):
         assert (found[q][len(wanted) :] == -1).all()
         np.testing.assert_array_equal(scores[q][: len(wanted)], products[q][wanted])
         assert (scores[q][len(wanted) :] == -np.inf).all()
+
+
+def test_released_rows_are_read_again(tmp_path):
+    with opened(tmp_path / "i") as index:
+        index.add(made("a"))
+    (shard,) = Index.open(tmp_path / "i").shards
+    shard.vectors.sum()
+    shard.release()
+    np.testing.assert_array_equal(shard.vectors, made("a").vectors)

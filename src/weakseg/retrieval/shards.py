@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import mmap
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,6 +116,14 @@ class Shard:
         return np.fromfile(self._path(".npy"), np.float32, count, offset=offset).reshape(
             -1, self.dim
         )
+
+    def release(self) -> None:
+        """Let go of the pages of `vectors` that were looked at: they count as this process's memory.
+
+        What is read again comes from the system's cache.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.vectors._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     @cached_property
     def segments(self) -> pa.Table:
