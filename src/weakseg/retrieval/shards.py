@@ -118,7 +118,7 @@ class Shard:
         )
 
     def release(self) -> None:
-        """Let go of the pages of `vectors` that were looked at: they count as this process's memory.
+        """Let go of the pages of `vectors` that were read: they count as this process's memory.
 
         What is read again comes from the system's cache.
         """
