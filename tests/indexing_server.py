@@ -44,6 +44,7 @@ def index(folder, order):
         leave_out=order["remove"],
         approximate="always" if order["approximate"] else "never",
         embed=lambda entry: stamped(entry, versions[entry.name]),
+        context=0,
     )
 
 

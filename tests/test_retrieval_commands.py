@@ -134,13 +134,13 @@ def test_boxes_and_masks(index, reef, tmp_path, capsys):
 def test_the_share_of_the_scene(run, photos, tmp_path, capsys):
     out = tmp_path / "i"
     assert call("index", run, photos, "--out", out, "--context", "0.5") == 0
-    assert Index.open(out).context == 0.5
+    assert Index.open(out).scene.context == 0.5
     capsys.readouterr()
     hits = found(capsys, out, "--image", photos / "a.jpg", "--box", "5,5,60,60", "--top", "200")
     assert max(hit["similarity"] for hit in hits) <= 1 + 1e-5
     assert {hit["image"] for hit in hits[:20]} == {"a"}  # its own scene is half of it
     assert call("index", run, photos, "--out", out, "--context", "0") == 1
-    assert "another share of the scene" in capsys.readouterr().err
+    assert "counts scenes otherwise" in capsys.readouterr().err
     assert call("index", run, photos, "--out", tmp_path / "j", "--context", "1") == 1
     assert "--context" in capsys.readouterr().err
 

@@ -14,7 +14,6 @@ from weakseg.dataset import Entry
 from weakseg.errors import InputError
 from weakseg.retrieval import Index, QueryImage, index_images, indexed_query, segments_of
 from weakseg.retrieval.queries import cell_shares
-from weakseg.retrieval.scene import CONTEXT
 from weakseg.retrieval.segments import _extent, stamp_of, thumbnails_of
 from weakseg.segmenter import Architecture, build_segmenter
 from weakseg.training.grid_maps import nearest
@@ -233,7 +232,7 @@ def test_a_collection_is_brought_up_to_date(model, data, tmp_path):
     index = Index.open(tmp_path)
     assert sorted(index.images) == [changed.name, data[1].name]
     np.testing.assert_array_equal(
-        index.image(changed.name).vectors, segments_of(model, changed, context=CONTEXT).vectors
+        index.image(changed.name).vectors, segments_of(model, changed, scene=index.scene).vectors
     )
     last = index_images(tmp_path, model, data, leave_out=["*2", changed.name])
     assert last.removed == [changed.name]

@@ -11,8 +11,8 @@ of its pixels in the true mask, which serves for nothing but measuring.
 
 Embeddings are trained on scribbles (whose classes are the images' tags) over frozen
 EfficientNet-Lite2 features. A seed's embedding cuts the segments, and every method describes these
-same segments: by the mean unit vector of their pixels, and by that of the whole image, which counts
-for a share of the similarity. With --held-out a quarter of `train` asks among the other three,
+same segments: by the mean unit vector of their pixels and, for a share of the similarity, by their
+scene: that of the whole image, less what the first images have in common. With --held-out a quarter of `train` asks among the other three,
 which the embedding is trained on, and many such shares are tried. What is in the results already
 is not computed again.
 """
@@ -34,7 +34,7 @@ from torch.nn.functional import normalize
 from weakseg.dataset import Dataset
 from weakseg.files import write_json
 from weakseg.grouping import segment_means, unit_rows
-from weakseg.retrieval.scene import CONTEXT
+from weakseg.retrieval.scene import CONTEXT, IMAGES, common_part
 from weakseg.retrieval.segments import grouped
 from weakseg.training import Recipe, stages
 from weakseg.training.embedding import EmbeddingNetwork
@@ -64,7 +64,7 @@ class Part:
 
     Attributes:
         vectors: (n, D) by method.
-        scenes: (images, D) by method, the mean vector of each image.
+        scenes: (images, D) by method, the mean unit vector of each image.
         labels: (n,) true class, -1 where every pixel is ignored.
         owners: (n,) image.
         present: (images, C) foreground classes in the true masks.
@@ -241,14 +241,16 @@ def precision(bank: Part, asking: Part, method, shares):
 def neighbours(bank, asking, method, shares, queries, known):
     """(shares, Q, 20) rows of the nearest segments."""
     vectors, owners = bank.vectors[method][known], torch.from_numpy(bank.owners[known])
-    alike = asking.scenes[method] @ bank.scenes[method].T
+    centre = common_part(bank.scenes[method][:IMAGES])
+    around, scenes = (normalize(p.scenes[method] - centre, dim=1) for p in (asking, bank))
+    alike = around @ scenes.T
     rows = torch.from_numpy(np.flatnonzero(known))
     found = [[] for _ in shares]
     for some in np.array_split(queries, max(1, len(queries) // 128)):
         cosine = asking.vectors[method][some] @ vectors.T
-        around = alike[torch.from_numpy(asking.owners[some])].index_select(1, owners)
+        scene = alike[torch.from_numpy(asking.owners[some])].index_select(1, owners)
         for share, parts in zip(shares, found, strict=True):
-            mixed = torch.lerp(cosine, around, share) if share else cosine
+            mixed = torch.lerp(cosine, scene, share) if share else cosine
             parts.append(rows[mixed.topk(TOP, dim=1).indices].numpy())
     return [np.concatenate(parts) for parts in found]
 

@@ -17,6 +17,7 @@ from weakseg.retrieval import Hit, Index, Query, QueryImage, indexed_query
 from weakseg.retrieval.indexing import fingerprint
 from weakseg.retrieval.page import retrieval_page
 from weakseg.retrieval.queries import segment_at
+from weakseg.retrieval.scene import Scene
 from weakseg.segmenter import Segmenter
 from weakseg.training.recipe import resolve_device
 
@@ -71,7 +72,7 @@ def retrieve(
     else:
         file = image if name is None else opened.image(name).file
         model = _model(opened, run, device)
-        query = _from_photograph(model, opened.context, Path(file), at, box, mask, segment)
+        query = _from_photograph(model, opened.scene, Path(file), at, box, mask, segment)
     exclude = [name] if exclude_same_image and name is not None else []
     hits = opened.search(
         query.vector,
@@ -122,14 +123,14 @@ def _from_index(index: Index, name: str, at: tuple[float, ...], segment: int | N
 
 def _from_photograph(
     model: Segmenter,
-    context: float,
+    scene: Scene | None,
     file: Path,
     at: tuple[float, ...],
     box: tuple[float, ...],
     mask: Path | None,
     segment: int | None,
 ) -> Query:
-    asked = QueryImage(model, read_image(file), context)
+    asked = QueryImage(model, read_image(file), scene)
     if at:
         return asked.at(at[0], at[1])
     if box:

@@ -16,6 +16,7 @@ from weakseg.errors import InputError
 from weakseg.retrieval.approximate import Approximate, available
 from weakseg.retrieval.exact import BLOCK, Block, exact_search
 from weakseg.retrieval.manifest import Manifest
+from weakseg.retrieval.scene import Scene
 from weakseg.retrieval.segments import ImageSegments
 from weakseg.retrieval.shards import FOLDER, Shard
 
@@ -27,7 +28,7 @@ class Hit:
     Attributes:
         image: name of its image.
         segment: its number there.
-        similarity: cosine with the query, the scene's counted for its share.
+        similarity: cosine with the query; of prototypes and scenes where the index has both.
         box: x0, y0, x1, y1, half-open, pixels.
         area: pixels.
         predicted: class that the model sees.
@@ -116,9 +117,9 @@ class Index:
         return places
 
     @property
-    def context(self) -> float:
-        """Share of the scene in the similarity, for `QueryImage`."""
-        return self.manifest.context
+    def scene(self) -> Scene | None:
+        """How it counts scenes, for `QueryImage`; None: not at all."""
+        return self.manifest.scene
 
     @property
     def images(self) -> list[str]:

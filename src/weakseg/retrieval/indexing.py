@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from weakseg.dataset import Entry
 from weakseg.dataset_info import DatasetInfo
@@ -16,7 +20,7 @@ from weakseg.errors import InputError, WeaksegError
 from weakseg.files import content_hash
 from weakseg.retrieval.approximate import WORTH, available, build_approximate
 from weakseg.retrieval.manifest import NAME, Manifest
-from weakseg.retrieval.scene import CONTEXT
+from weakseg.retrieval.scene import CONTEXT, IMAGES, Scene, common_part, mean_embedding
 from weakseg.retrieval.segments import WEAK_KINDS, ImageSegments, segments_of, stamp_of
 from weakseg.retrieval.shards import Shard
 from weakseg.retrieval.writer import IndexWriter
@@ -24,6 +28,9 @@ from weakseg.segmenter import Segmenter
 
 When = Literal["auto", "always", "never"]
 """When approximate search is prepared."""
+
+FAILURES = (WeaksegError, OSError, MemoryError, RuntimeError)
+"""What a photograph that cannot be embedded leads to; torch's "out of memory" is the last."""
 
 OUTGROWN = 0.2
 """Share of rows that an approximate index may lack before it is built anew."""
@@ -80,27 +87,29 @@ def index_images(
         approximate: prepare approximate search: "always", "never", or where it pays.
         progress: called with the name of each image when it is done.
         embed: makes the segments of an image; default: `segments_of`.
-        context: share of the scene in the similarity, see `scene.with_scene`; default: the
-            index's own, `CONTEXT` for a new one.
+        context: share of scenes in the similarity, see `scene.Scene`; default: what the index
+            has, `CONTEXT` for a new one.
 
     Raises:
         InputError: the index belongs to another model or has another `context`, is being
             written to, or cannot be.
     """
     info = info or model.info
-    share = _share(Path(folder), context)
-    make = embed or (lambda entry: segments_of(model, entry, info, kinds, context=share))
+    coming = iter(entries)
+    first = list(islice(coming, IMAGES))
+    scene = _scene(Path(folder), context, model, first)
+    make = embed or (lambda entry: segments_of(model, entry, info, kinds, scene=scene))
     done = Indexed()
     present: set[str] = set()
     with IndexWriter(
         Path(folder),
-        dim=model.architecture.dim * (2 if share else 1),
+        dim=model.architecture.dim * (1 if scene is None else 2),
         model=fingerprint(model),
         run=run,
         background=info.background,
-        context=share,
+        scene=scene,
     ) as writer:
-        for entry in entries:
+        for entry in chain(first, coming):
             if not _matches(entry.name, leave_out):
                 present.add(entry.name)
                 _bring(writer, done, entry, kinds, make)
@@ -116,13 +125,26 @@ def index_images(
     return done
 
 
-def _share(folder: Path, asked: float | None) -> float:
-    """The share of the scene: what was asked for, or else what the index has."""
-    if asked is not None:
-        if not (math.isfinite(asked) and 0 <= asked < 1):
-            raise InputError("--context", found=asked, rule="at least 0, less than 1")
-        return asked
-    return Manifest.load(folder).context if (folder / NAME).exists() else CONTEXT
+def _scene(
+    folder: Path, context: float | None, model: Segmenter, first: Collection[Entry]
+) -> Scene | None:
+    """How scenes count: as in the index that is there, or anew, from some images."""
+    if context is not None and not (math.isfinite(context) and 0 <= context < 1):
+        raise InputError("--context", found=context, rule="at least 0, less than 1")
+    if (folder / NAME).exists():
+        known = Manifest.load(folder).scene
+        if context in (None, 0 if known is None else known.context):
+            return known
+        return Scene(context, ()) if context else None  # which the writer refuses
+    if context == 0:
+        return None
+    means = [torch.zeros(model.architecture.dim)]
+    for entry in first:
+        with suppress(*FAILURES):  # said when its turn comes
+            embeddings = model.embed(model.features(entry.read_image()))
+            means.append(mean_embedding(embeddings).cpu())
+    centre = common_part(torch.stack(means[1:] or means))
+    return Scene(CONTEXT if context is None else context, tuple(centre.tolist()))
 
 
 def fingerprint(model: Segmenter) -> str:
@@ -196,8 +218,7 @@ def _bring(
             )
     try:
         made = make(entry)
-    except (WeaksegError, OSError, MemoryError, RuntimeError) as error:
-        # torch says "out of memory" by a RuntimeError
+    except FAILURES as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         done.failed.append((entry.name, reason))
         return

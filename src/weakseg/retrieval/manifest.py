@@ -14,6 +14,7 @@ from typing import Any
 
 from weakseg.errors import InputError
 from weakseg.files import write_json
+from weakseg.retrieval.scene import Scene
 
 NAME = "index.json"
 _FORMAT, _FIRST = 2, 1
@@ -72,7 +73,7 @@ class Manifest:
         background: name of the background class, None without one.
         shards: in the order in which rows are numbered.
         approximate: None while search is exact.
-        context: share of the scene in the similarity, see `scene.with_scene`.
+        scene: how scenes count; None: not at all.
     """
 
     dim: int
@@ -81,7 +82,7 @@ class Manifest:
     background: str | None
     shards: tuple[ShardRecord, ...] = ()
     approximate: ApproximateRecord | None = None
-    context: float = 0.0
+    scene: Scene | None = None
 
     def save(self, folder: Path) -> None:
         """Make this the state of the index, in one step."""
@@ -104,7 +105,7 @@ class Manifest:
             raise InputError("damaged index", file=path, rule=rule) from error
         version = data.pop("format", None) if isinstance(data, dict) else None
         if version == _FIRST:
-            data["context"] = 0.0  # that version knew prototypes only
+            data["scene"] = None  # that version knew prototypes only
         elif version != _FORMAT:
             raise InputError("an index of another version", file=path, rule="index the images anew")
         try:
@@ -121,7 +122,10 @@ class Manifest:
             approximate = ApproximateRecord(
                 shards=tuple(shards_of), counts=tuple(counts), **approximate
             )
-        return cls(**data, shards=tuple(shards), approximate=approximate)
+        scene = data.pop("scene")
+        if scene is not None:
+            scene = Scene(float(scene["context"]), tuple(map(float, scene["centre"])))
+        return cls(**data, shards=tuple(shards), approximate=approximate, scene=scene)
 
     def without(self, removed: Mapping[str, set[int]]) -> Manifest:
         """This state with some images removed, by shard and row; empty shards drop out."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from weakseg.errors import InputError
-from weakseg.retrieval.scene import scene_of, with_scene
+from weakseg.retrieval.scene import Scene, mean_embedding
 from weakseg.retrieval.segments import ImageSegments, grouped
 from weakseg.segmenter import Segmenter
 from weakseg.training.grid_maps import nearest
@@ -38,17 +38,19 @@ class QueryImage:
     Args:
         model: embeds it.
         image: (H, W, 3) uint8 RGB.
-        context: share of the scene, that of the index (`Index.context`).
+        scene: how the index counts scenes (`Index.scene`).
     """
 
-    def __init__(self, model: Segmenter, image: NDArray[np.uint8], context: float = 0.0) -> None:
+    def __init__(
+        self, model: Segmenter, image: NDArray[np.uint8], scene: Scene | None = None
+    ) -> None:
         self.size = image.shape[0], image.shape[1]
         with torch.inference_mode():
             self.embeddings = model.embed(model.features(image))
             found = grouped(self.embeddings)
         self.index = found.index[0].cpu().numpy()
         self.prototypes = found.prototypes.float().cpu()
-        self.scene, self.context = scene_of(self.embeddings).cpu(), context
+        self.mean, self.scene = mean_embedding(self.embeddings).cpu(), scene
 
     def at(self, x: float, y: float) -> Query:
         """The segment at a pixel position.
@@ -106,8 +108,9 @@ class QueryImage:
         return self._query(self.prototypes[number], inside, text)
 
     def _query(self, prototype: Tensor, inside: NDArray[np.bool_], text: str) -> Query:
-        vector = with_scene(prototype[None], self.scene, self.context)[0]
-        return Query(vector.numpy(), inside, text)
+        if self.scene is not None:
+            prototype = self.scene.beside(prototype[None], self.mean)[0]
+        return Query(prototype.numpy(), inside, text)
 
 
 def indexed_query(image: ImageSegments, number: int, text: str) -> Query:

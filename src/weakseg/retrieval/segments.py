@@ -17,7 +17,7 @@ from weakseg.dataset_info import DatasetInfo
 from weakseg.files import content_hash
 from weakseg.grouping import Segments, segment_pixels
 from weakseg.knn import GRID
-from weakseg.retrieval.scene import scene_of, with_scene
+from weakseg.retrieval.scene import Scene, mean_embedding
 from weakseg.seeds import seed_map, seeds_at
 from weakseg.segmenter import Segmenter
 from weakseg.training.grid_maps import nearest
@@ -79,7 +79,7 @@ def segments_of(
     info: DatasetInfo | None = None,
     kinds: Collection[str] = WEAK_KINDS,
     features: Tensor | None = None,
-    context: float = 0.0,
+    scene: Scene | None = None,
 ) -> ImageSegments:
     """The segments of an image: 12 x 12 k-means on embedding and location.
 
@@ -91,7 +91,7 @@ def segments_of(
         info: classes of the labels; default: the model's.
         kinds: kinds of label that count.
         features: (C, h, w) of the photograph where they are known.
-        context: share of the scene in the vectors, see `scene.with_scene`.
+        scene: how the index counts scenes; None: not at all.
 
     Raises:
         InputError: the photograph cannot be read, or a label names no class of `info`.
@@ -104,7 +104,9 @@ def segments_of(
         height, width = entry.height, entry.width
     embeddings = model.embed(features)
     found = grouped(embeddings)
-    vectors = with_scene(found.prototypes.float(), scene_of(embeddings), context)
+    vectors = found.prototypes.float()
+    if scene is not None:
+        vectors = scene.beside(vectors, mean_embedding(embeddings))
     index = found.index[0].cpu().numpy()
     boxes, areas = _extent(index, len(found), (height, width))
     # In an image smaller than the grid some segments have no pixel.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from weakseg.errors import InputError
 from weakseg.retrieval.manifest import NAME, Manifest, ShardRecord
+from weakseg.retrieval.scene import Scene
 from weakseg.retrieval.segments import ImageSegments
 from weakseg.retrieval.shards import FOLDER, SUFFIXES, Shard, write_shard
 
@@ -43,7 +44,7 @@ class IndexWriter:
         model: fingerprint of the model that makes them.
         run: the model's run folder.
         background: name of the background class.
-        context: share of the scene in the vectors.
+        scene: how the vectors count scenes; None: not at all.
 
     Raises:
         InputError: something else is in the folder, another model made the index, or it is
@@ -58,10 +59,10 @@ class IndexWriter:
         model: str,
         run: str = "",
         background: str | None = None,
-        context: float = 0.0,
+        scene: Scene | None = None,
     ) -> None:
         self.folder = folder
-        self.manifest = Manifest(dim, model, run, background, context=context)
+        self.manifest = Manifest(dim, model, run, background, scene=scene)
         self._pending: dict[str, ImageSegments] = {}
         self._removed: dict[str, set[int]] = {}
         self._places: dict[str, tuple[str, int]] = {}
@@ -163,12 +164,13 @@ class IndexWriter:
             self.manifest.save(self.folder)
         self.manifest = Manifest.load(self.folder)
         found = self.manifest
-        if found.model == wanted.model and found.context != wanted.context:
+        if found.model == wanted.model and found.scene != wanted.scene:
+            asked, has = (0 if m.scene is None else m.scene.context for m in (wanted, found))
             raise InputError(
-                "the index has another share of the scene",
+                "the index counts scenes otherwise",
                 file=self.folder,
-                found=f"{wanted.context:g}",
-                rule=f"{found.context:g}, or another folder for --out",
+                found=f"--context {asked:g}",
+                rule=f"{has:g}, or another folder for --out",
             )
         if (found.model, found.dim) != (wanted.model, wanted.dim):
             raise InputError(
