@@ -12,9 +12,9 @@ of its pixels in the true mask, which serves for nothing but measuring.
 Embeddings are trained on scribbles (whose classes are the images' tags) over frozen
 EfficientNet-Lite2 features. A seed's embedding cuts the segments, and every method describes these
 same segments: by the mean unit vector of their pixels and, for a share of the similarity, by their
-scene: that of the whole image, less what the first images have in common. With --held-out a quarter of `train` asks among the other three,
-which the embedding is trained on, and many such shares are tried. What is in the results already
-is not computed again.
+scene: that of the whole image, less what the first images have in common. With --held-out a quarter
+of `train` asks among the other three, which the embedding is trained on, and many such shares are
+tried. What is in the results already is not computed again.
 """
 
 import argparse

@@ -153,9 +153,9 @@ class Approximate:
 
 
 def _lists(total: int) -> int:
-    """A power of two near 4 sqrt(n), as faiss advises, that leaves enough for k-means."""
+    """A power of two up to 4 sqrt(n), as faiss advises, that leaves enough for k-means."""
     wanted = min(4 * total**0.5, total / PER_LIST)
-    return int(2 ** max(0, round(np.log2(max(1.0, wanted)))))
+    return int(2 ** int(np.log2(max(1.0, wanted))))
 
 
 def _blocks(shards: Sequence[Shard]) -> Iterator[tuple[int, NDArray[np.float32]]]:
