@@ -6,7 +6,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from weakseg.cam import class_activation
 
-PIXELS = 60_000
+PIXELS = 20_000
 TREES = 100
 
 
