@@ -84,7 +84,9 @@ def test_one_threshold_for_all_or_one_each(measures):
         contours = np.zeros((20, 40), np.float32)
         contours[:, 19:21] = thing
         contours[9:11, :19] = line
-        measure.add(build_hierarchy(contours, min_area=4), truth)
+        grey = np.zeros((20, 40, 3), np.float32)
+        tree = build_hierarchy(contours, ridges=contours, lab=grey, min_area=4)
+        measure.add(tree, truth)
     found = measure.summary()
     assert found["images"] == 2
     assert found["covering_ois"] == found["covering_best"] == pytest.approx(1)

@@ -73,7 +73,7 @@ def test_regions_are_connected_and_no_debris(photo):
 def test_cut_to_count(photo, count):
     tree = hierarchy(photo, contours="gradient")
     regions = tree.cut_to(count)
-    assert 0.9 * min(count, tree.by_size.leaves) <= regions.max() + 1 <= count
+    assert regions.max() + 1 == min(count, tree.by_size.leaves)
 
 
 def test_same_image_same_regions(photo):

@@ -25,7 +25,16 @@ def gradient_contours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         (H, W) float32 in 0..1.
     """
-    lab = rgb2lab(image).astype(np.float32)
+    return lab_gradient(lab_colours(image))
+
+
+def lab_colours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) float32 Lab colours of an (H, W, 3) RGB image."""
+    return rgb2lab(image).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def lab_gradient(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`gradient_contours` of an image that is in Lab colours already."""
     total = np.zeros(lab.shape[:2], np.float32)
     reached = 0.0
     for scale in SCALES:

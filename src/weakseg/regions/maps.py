@@ -13,7 +13,7 @@ from skimage.segmentation import slic
 from weakseg.errors import InputError
 from weakseg.files import atomic_path, content_hash
 from weakseg.images import as_rgb
-from weakseg.regions.gradient import gradient_contours
+from weakseg.regions.gradient import lab_colours, lab_gradient
 from weakseg.regions.ultrametric import Hierarchy, build_hierarchy
 
 Contours = Literal["learned", "gradient"]
@@ -25,13 +25,16 @@ MAX_PIXELS = 1_500_000
 MIN_AREA = 20
 """Smallest base region, in pixels of the (shrunk) image."""
 
-GRADIENT_SHARE = 0.3
-"""Share of the gradient in contour strength that is otherwise learned; chosen on BSDS500 val."""
+GRADIENT_IN_CONTOURS = 0.3
+GRADIENT_IN_RIDGES = 0.7
+"""Share of the gradient in what is otherwise learned: in the strength of boundaries, and in the
+ridges along which they may run. The network is silent inside things, where an over-segmentation has
+to divide as well, and its contours are wider than edges are."""
 
 REGIONS = 200
 """Regions asked of a photograph when nothing else is said."""
 
-VERSION = 2
+VERSION = 3
 """Part of every cache key: raised whenever the regions of an unchanged image change."""
 
 
@@ -62,7 +65,7 @@ def hierarchy(
     picture = as_rgb(image)
     height, width = picture.shape[:2]
     small = _shrink(picture, max_pixels)
-    result = build_hierarchy(_contours(small, contours), min_area=min_area)
+    result = _build(small, contours, min_area)
     if small.shape == picture.shape:
         return result
     return replace(
@@ -176,15 +179,19 @@ def read_region_map(path: Path, *, size: tuple[int, int] | None = None) -> NDArr
     return numbers.reshape(regions.shape).astype(np.int32)
 
 
-def _contours(image: NDArray[np.uint8], contours: Contours) -> NDArray[np.float32]:
-    gradient = gradient_contours(image)
+def _build(image: NDArray[np.uint8], contours: Contours, min_area: int) -> Hierarchy:
+    lab = lab_colours(image)
+    gradient = lab_gradient(lab)
     if contours == "gradient":
-        return gradient
+        return build_hierarchy(gradient, ridges=gradient, lab=lab, min_area=min_area)
     from weakseg.regions.network import learned_contours  # torch is slow to import
 
-    # The network is silent inside things, where an over-segmentation has to divide as well.
-    share = GRADIENT_SHARE
-    return np.asarray((1 - share) * learned_contours(image) + share * gradient)
+    learned = learned_contours(image)
+    strength, ridges = (
+        (1 - share) * learned + share * gradient
+        for share in (GRADIENT_IN_CONTOURS, GRADIENT_IN_RIDGES)
+    )
+    return build_hierarchy(strength, ridges=ridges, lab=lab, min_area=min_area)
 
 
 def _shrink(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
