@@ -29,7 +29,7 @@ from skimage.segmentation import felzenszwalb, slic
 from weakseg.regions import hierarchy
 
 THRESHOLDS = np.unique(np.r_[np.linspace(0.01, 0.3, 30), np.linspace(0.3, 1, 22)].round(4))
-SLIC_COUNTS = (100, 200, 400)
+SLIC_COUNTS = (100, 200, 400, 1200)
 FELZENSZWALB_SCALES = (50, 150, 400)
 
 
