@@ -43,7 +43,7 @@ def lab_gradient(lab: NDArray[np.float32]) -> NDArray[np.float32]:
         lab = gaussian_filter(lab, (step, step, 0), mode="nearest", truncate=3.0)
         reached = scale
         total += np.sqrt(scale) * _largest_gradient(lab)
-    return (1.0 - np.exp(-total / (len(SCALES) * CONTRAST))).astype(np.float32)
+    return (1.0 - np.exp(-total / (len(SCALES) * CONTRAST))).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _largest_gradient(channels: NDArray[np.float32]) -> NDArray[np.float32]:

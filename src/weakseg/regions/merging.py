@@ -96,7 +96,7 @@ def region_graph(
     return RegionGraph(
         pairs=np.stack(np.divmod(pairs, len(area)), 1),
         length=np.bincount(which, minlength=len(pairs)),
-        strength=np.bincount(which, np.concatenate(strengths), len(pairs)),
+        strength=np.bincount(which, np.concatenate(strengths), len(pairs)).astype(np.float64),
         area=area,
         colour=np.stack(sums, 1) / area[:, None],
     )
@@ -134,12 +134,13 @@ def merge_regions(graph: RegionGraph, *, size: float) -> RegionTree:
         difference = ((la - lb) ** 2 + (aa - ab) ** 2 + (ba - bb) ** 2) ** 0.5
         contrast = min(1.0, difference + LEAST_CONTRAST)
         smaller = min(area[a], area[b])
-        return (strength / length) ** (1 - CONTRAST) * contrast**CONTRAST * smaller**size
+        mean = strength / length
+        return float(mean ** (1 - CONTRAST) * contrast**CONTRAST * smaller**size)
 
     heap = [(apart(a, b), a, b) for a, b in graph.pairs.tolist()]
     heapify(heap)
-    parents = np.arange(nodes)
-    altitudes = np.zeros(nodes)
+    parents = list(range(nodes))
+    altitudes = [0.0] * nodes
     level = 0.0
     for new in range(leaves, nodes):
         while True:  # a pair of which one has merged meanwhile is out of date
@@ -149,15 +150,15 @@ def merge_regions(graph: RegionGraph, *, size: float) -> RegionTree:
         level = max(level, weight)
         parents[a] = parents[b] = new
         altitudes[new] = level
-        shares = area[a] / (area[a] + area[b]), area[b] / (area[a] + area[b])
         area.append(area[a] + area[b])
+        shares = area[a] / area[new], area[b] / area[new]
         colour.append(
             [shares[0] * x + shares[1] * y for x, y in zip(colour[a], colour[b], strict=True)]
         )
         around.append(_joined(around, a, b, new))
         for other in around[new]:
             heappush(heap, (apart(other, new), other, new))
-    return RegionTree(parents, altitudes.astype(np.float32))
+    return RegionTree(np.array(parents), np.array(altitudes, np.float32))
 
 
 def _joined(
