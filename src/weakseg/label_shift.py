@@ -11,6 +11,10 @@ would stop half-way: its likelihood ratios are flattened by this root. With poin
 photographs of Pascal VOC the estimate is then off by .10 (sum over 21 classes); with 1 it is off
 by .26, with 3 by .31."""
 
+CAUTION = 0.3
+"""Weight of the labels' own shares beside the estimate, as so many pseudo-counts: a rare class that
+the classifier hardly finds would else be explained away."""
+
 _LIMIT = 20.0
 """No class is made likelier or less likely by more than this."""
 
@@ -38,7 +42,8 @@ def shift_weights(posteriors: Tensor, shares: Tensor, *, iterations: int = 100) 
     weights = torch.ones_like(shares)
     for _ in range(iterations):
         found = flat * weights
-        estimate = (found / found.sum(1, keepdim=True).clamp_min(1e-12)).mean(0)
+        mean = (found / found.sum(1, keepdim=True).clamp_min(1e-12)).mean(0)
+        estimate = (mean + CAUTION * shares) / (1 + CAUTION)
         weights = torch.where(known, estimate / assumed, torch.ones_like(shares))
         weights = weights.clamp(1 / _LIMIT, _LIMIT)
     return weights / weights.max()
