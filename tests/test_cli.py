@@ -33,12 +33,20 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage" in capsys.readouterr().err
 
 
+def test_a_missing_flag_is_named_as_it_is_typed(capsys):
+    assert usage_error("check", "--json") == 2
+    assert "are required: dataset\n" in capsys.readouterr().err
+    assert usage_error("init") == 2
+    assert "are required: images, --classes\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         ([], 2, "usage"),
         (["trian"], 2, "did you mean train?"),
         (["--help"], 0, "weakseg COMMAND --help"),
+        (["help"], 0, "weakseg COMMAND --help"),
         (["--version"], 0, "weakseg 0"),
     ],
 )

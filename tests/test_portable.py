@@ -224,6 +224,8 @@ def test_the_command_writes_and_says_what(run, tmp_path, capsys):
 def test_what_the_command_refuses(run, tmp_path, capsys):
     assert call("export", "model", tmp_path / "nowhere", "--out", tmp_path / "m.onnx") == 1
     assert "no trained model" in capsys.readouterr().err
+    assert call("export", "model", run, "--out", tmp_path / "m.pt") == 1
+    assert "expected --format torchscript, or another name" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert call("export", "model", run, "--out", tmp_path / "file/m.onnx") == 1
     assert "cannot be written" in capsys.readouterr().err

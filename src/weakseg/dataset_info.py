@@ -91,7 +91,8 @@ class DatasetInfo:
         try:
             data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)
         except FileNotFoundError:
-            return None, [Problem("no such file", file=str(path), rule="a data set's dataset.yaml")]
+            rule = "a data set's dataset.yaml, as weakseg init writes it for photographs"
+            return None, [Problem("no such file", file=str(path), rule=rule)]
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = None if mark is None else mark.line + 1

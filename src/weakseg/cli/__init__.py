@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 the input is bad; wrong usage exits with 2.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     command, rest = split_command(arguments)
     if command not in COMMANDS:
         return _overview(arguments)
@@ -127,7 +129,9 @@ def _parser(
 ) -> ArgumentParser:
     """The flags of a command: the parameters of its function, and those of its recipe."""
     description = docstring_parser.parse(inspect.getdoc(function) or "").description
-    parser = ArgumentParser(prog=f"weakseg {command}", description=description)
+    parser = _Parser(prog=f"weakseg {command}", description=description)
+    names = {parameter.name for parameter in _parameters(function)}
+    parser.flags = frozenset(names - {*positional})
     recipe = get_type_hints(function).get("recipe")
     for parameter in _parameters(function):
         if parameter.name in positional:
@@ -170,6 +174,17 @@ def _add_flag(parser: ArgumentParser, parameter: _Parameter) -> None:
         parser.add_argument(name, type=hint, required=True, help=text)
     else:
         parser.add_argument(name, type=hint, default=default, help=text)
+
+
+class _Parser(ArgumentParser):
+    """Names a missing flag as it is typed: --out, not out."""
+
+    flags: frozenset[str] = frozenset()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        what, colon, names = message.partition(" are required: ")
+        typed = [f"--{name}" if name in self.flags else name for name in names.split(", ")]
+        super().error(what + colon + ", ".join(typed), ex)
 
 
 class _Listed:

@@ -7,8 +7,11 @@ from typing import Literal
 
 from rich.console import Console
 
+from weakseg.errors import InputError
 from weakseg.portable import export_model as write_model
 from weakseg.segmenter import Segmenter
+
+SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
 
 def export_model(run: Path, out: Path, format: Literal["onnx", "torchscript"] = "onnx") -> int:
@@ -25,6 +28,9 @@ def export_model(run: Path, out: Path, format: Literal["onnx", "torchscript"] = 
     Returns:
         0 if it was written, 1 if the input is bad.
     """
+    if out.suffix in SUFFIXES and SUFFIXES[out.suffix] != format:
+        rule = f"--format {SUFFIXES[out.suffix]}, or another name"
+        raise InputError(f"{out.suffix} is no {format} file", file=out, rule=rule)
     segmenter = Segmenter.load(run)
     parity = write_model(segmenter, out, format=format)
     console = Console(soft_wrap=True, highlight=False, markup=False)
