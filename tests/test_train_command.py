@@ -27,7 +27,7 @@ def test_what_train_says(reef_copy, tmp_path, capsys):
     assert call("train", reef_copy, "--out", tmp_path / "run", *quick, "--baselines") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "reef: 5 images to train on, 2 to measure on, 4 classes; labels: points" in said
-    assert "1 images have no label" in said
+    assert "no label: 1 image;" in said
     assert "classes without any label, never predicted: [/dead] coral" in said
     assert "mIoU on 2 images, %" in said
     assert "cross_entropy" in said

@@ -24,6 +24,7 @@ from weakseg.images import image_size
 from weakseg.seeds import full_mask
 from weakseg.training import stages
 from weakseg.training.recipe import Recipe
+from weakseg.wording import counted
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -125,14 +126,16 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
     """Print what the run will do."""
     recipe, say = job.recipe, job.progress.say
     measured = 0 if held_out is None else len(held_out)
+    trained = counted(len(job.dataset), "image")
     say(
-        f"{escape(job.labels.info.name)}: {len(job.dataset)} images to train on, {measured} to "
-        f"measure on, {len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
+        f"{escape(job.labels.info.name)}: {trained} to train on, {measured} to measure on, "
+        f"{len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
         + (" (one kind an image, in turn)" if recipe.mix else "")
     )
     unlabelled = int((~job.labels.tags.any(1)).sum())
     if unlabelled:
-        say(f"{unlabelled} images have no label; they take part in grouping and image similarity")
+        images = counted(unlabelled, "image")
+        say(f"no label: {images}; taking part in grouping and image similarity")
     absent = [
         name
         for name, count in zip(job.labels.info.classes, job.labels.tags.sum(0), strict=True)
