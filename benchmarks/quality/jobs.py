@@ -10,8 +10,8 @@ from weakseg.training.recipe import Recipe, relations_for
 BACKBONE = "tf_efficientnet_lite2"
 WEAK = ("scribbles", "points", "boxes", "tags")
 OFF = Relation(0.0, 1.0)
-REDUCED = {"steps": 300, "classifier_steps": 750, "rounds": 1}
-"""The protocol of the ablation: half the steps, one round of pseudo-masks."""
+REDUCED = {"steps": 300, "classifier_steps": 750, "rounds": 1, "crf": False}
+"""The protocol of the ablation: half the steps, one round of pseudo-masks, no CRF in them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Job:
         variant: name and change of the data set's labels, None for the data set itself.
         baselines: train cross-entropy, a forest and (for tags) CAM alone on the same labels too.
         protocols: how predictions are made, see `protocols.py`.
+        inside: measure the embedding and the pseudo-masks too, see `inside.py`.
+        location: as published, image coordinates beside the embedding group pixels to segments.
     """
 
     table: str
@@ -35,6 +37,8 @@ class Job:
     variant: tuple | None = None
     baselines: bool = False
     protocols: tuple[str, ...] = ("plain",)
+    inside: bool = False
+    location: bool = True
 
     @property
     def name(self):
@@ -74,24 +78,27 @@ def fewer(seed):
 
 def ablation(seed):
     """Relations and the rest, one by one, by the reduced protocol."""
-    for kind in ("points", "scribbles", "tags"):
+    for kind in WEAK:
         base = recipe(kind, **REDUCED)
-        yield Job("ablation", f"{kind}, all", seed, base, baselines=True)
-        for row, changed in changes(base, relations_for((kind,))):
-            yield Job("ablation", f"{kind}, {row}", seed, changed)
+        rows = (("all", base), *changes(base, relations_for((kind,))))
+        for row, changed in rows:
+            yield Job("ablation", f"{kind}, {row}", seed, changed, inside=True)
+        row = f"{kind}, without location"
+        yield Job("ablation", row, seed, base, inside=True, location=False)
 
 
 def changes(base: Recipe, settings: RelationSettings):
-    for name in RELATIONS:
-        others = {other: OFF for other in RELATIONS if other != name}
-        yield f"only {name}", replace(base, relations=replace(settings, **others))
-        yield f"without {name}", replace(base, relations=replace(settings, **{name: OFF}))
     none = replace(settings, **dict.fromkeys(RELATIONS, OFF))
     yield "without relations", replace(base, relations=none)
+    for name in RELATIONS:
+        yield f"without {name}", replace(base, relations=replace(settings, **{name: OFF}))
+    for name in RELATIONS:
+        one = replace(none, **{name: getattr(settings, name)})
+        yield f"only {name}", replace(base, relations=one)
     yield "without memory", replace(base, memory=0)
     yield "without regions", replace(base, regions="none")
     yield "without cross-entropy", replace(base, cross_entropy=0.0)
-    yield "without CRF in pseudo-masks", replace(base, crf=False)
+    yield "CRF in pseudo-masks", replace(base, crf=True)
     yield "kNN scores", replace(base, scores="knn")
     yield "no pseudo-masks", replace(base, rounds=0)
     yield "two rounds", replace(base, rounds=2)

@@ -11,12 +11,15 @@ measured on val, frozen EfficientNet-Lite2, long side 416; masks of train serve 
 
 import argparse
 import fnmatch
+import importlib
 import os
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from inside import inside
 from jobs import TABLES, jobs
 from others import CamAlone, Forest, enlarged
 from protocols import by_protocol, measured
@@ -24,14 +27,18 @@ from rich.console import Console
 from safetensors.torch import load_file
 from variants import held_out, variant
 
+from weakseg import grouping, relations
 from weakseg.cam import Tagger
 from weakseg.dataset import Dataset
 from weakseg.features import extract_features
 from weakseg.files import write_json
+from weakseg.grouping import with_location
 from weakseg.models import load_final
 from weakseg.training import fit, stages
-from weakseg.training.cam_stage import STRIDE
+from weakseg.training.cam_stage import STRIDE, cam_stage
 from weakseg.training.fit import seed_grid
+
+training = importlib.import_module("weakseg.training.fit")  # the package's `fit` is the function
 
 
 def main():
@@ -71,6 +78,10 @@ def result(job, data, work):
     dataset = Dataset.open(data)
     recipe = replace(job.recipe, seed=job.seed, baselines=job.baselines)
     folder = work / job.name.replace("/", "-")
+    if job.inside:
+        share_class_maps(work / "class-maps" / f"{'-'.join(recipe.kinds)}-seed{job.seed}")
+    for module in (grouping, relations):
+        module.with_location = with_location if job.location else without_location
     begun, used = time.time(), time.process_time()
     fitted = fit(dataset, recipe, out=folder, console=Console(width=100))
     taken = {"wall_s": time.time() - begun, "cpu_s": time.process_time() - used}
@@ -82,6 +93,8 @@ def result(job, data, work):
         figures[method] |= by_protocol(model, fitted.evaluated, job.protocols)
     if job.baselines:
         figures |= others(fitted, job)
+    if job.inside:
+        figures |= inside(fitted)
     shutil.rmtree(folder)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return {
@@ -91,6 +104,26 @@ def result(job, data, work):
         "settings": {k: str(v) for k, v in vars(recipe).items()},
         "time": taken | {"threads": threads},
     }
+
+
+def share_class_maps(folder):
+    """Have runs of one seed on the same labels, the ablation's, make their class maps once."""
+
+    def shared(job):
+        mine = job.run.stages
+        if folder.exists():
+            shutil.copytree(folder, mine, dirs_exist_ok=True)
+        maps = cam_stage(job)
+        if not folder.exists():
+            shutil.copytree(mine, folder)  # the run's first stage: there is nothing else yet
+        return maps
+
+    training.cam_stage = shared
+
+
+def without_location(rows, shape):
+    """Vectors (N, D) as (N, D + 2), like `with_location`, that say nothing of where they are."""
+    return torch.nn.functional.pad(rows, (0, 2))
 
 
 def others(fitted, job):

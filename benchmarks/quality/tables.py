@@ -14,6 +14,8 @@ METHODS = {
     "cross_entropy": "cross-entropy",
     "forest": "random forest",
     "cam": "CAM alone",
+    "vote": "vote of segments",
+    "pseudo-masks": "pseudo-masks of train",
 }
 
 

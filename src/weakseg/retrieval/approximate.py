@@ -25,7 +25,7 @@ from weakseg.retrieval.shards import FOLDER, Shard, damaged
 WORTH = 500_000
 """Segments from which an approximate search is made by itself: exact search takes 10 ms there."""
 
-TARGET = 0.95
+TARGET = 0.93
 """Share of the exact 20 nearest that is to be found."""
 
 SAMPLE, TOP = 200, 20
@@ -153,9 +153,9 @@ class Approximate:
 
 
 def _lists(total: int) -> int:
-    """A power of two up to 4 sqrt(n), as faiss advises, that leaves enough for k-means."""
-    wanted = min(4 * total**0.5, total / PER_LIST)
-    return int(2 ** int(np.log2(max(1.0, wanted))))
+    """The power of two next to 4 sqrt(n), as faiss advises, that leaves enough for k-means."""
+    wanted = round(np.log2(4 * total**0.5))
+    return int(2 ** min(wanted, int(np.log2(max(1.0, total / PER_LIST)))))
 
 
 def _blocks(shards: Sequence[Shard]) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -197,18 +197,27 @@ def _tuned(
     exact: NDArray[np.int64],
     target: float,
 ) -> ApproximateRecord | None:
-    """With as few lists looked into as reach the target."""
+    """With as few lists looked into as reach the target, to an eighth."""
     found = Approximate(path, record, {shard.name: shard for shard in shards})
-    probes = 1
-    while probes <= max(1, record.lists // 4):
+
+    def recall(probes: int) -> float:
         hits = 0
         for query, wanted in zip(queries, exact, strict=True):
             rows, _ = found.search(query, CANDIDATES, probes)
             hits += len(np.intersect1d(rows[: TOP + 1], wanted))
             for shard in shards:
                 shard.release()  # candidates lie everywhere: all rows would be mapped in the end
-        recall = hits / max(1, exact.size)
-        if recall >= target:
-            return replace(record, probes=probes, recall=recall)
-        probes *= 2
-    return None
+        return hits / max(1, exact.size)
+
+    most, probes = max(1, record.lists // 4), 1
+    while (reached := recall(probes)) < target:
+        if probes == most:
+            return None
+        probes = min(2 * probes, most)
+    step = probes // 8
+    few = probes // 2 + step  # at half of them it was not reached
+    while step and few < probes:
+        if (fewer := recall(few)) >= target:
+            probes, reached = few, fewer
+        few += step
+    return replace(record, probes=probes, recall=reached)

@@ -1,0 +1,74 @@
+"""What a run is made of, measured by itself: the embedding by a vote, the pseudo-masks."""
+
+import torch
+from others import enlarged
+from protocols import measured
+
+from weakseg.evaluation import Confusion
+from weakseg.grouping import segment_pixels
+from weakseg.images import read_mask
+from weakseg.knn import GRID, knn_vote
+from weakseg.training import stages
+from weakseg.training.embedding import ITERATIONS
+from weakseg.training.fit import embedded, seed_grid
+from weakseg.training.grid_maps import nearest
+
+
+def inside(fitted):
+    """Figures, as of a method, of the embedding and of the last pseudo-masks if there are any."""
+    figures = {"vote": {"plain": by_vote(fitted)}}
+    if fitted.pseudo_masks is not None:
+        figures["pseudo-masks"] = {"plain": pseudo_masks(fitted)}
+    return figures
+
+
+@torch.inference_mode()
+def by_vote(fitted):
+    """Classes of segments by the 20 nearest labelled ones of training: no classifier takes part.
+
+    This is how the published method predicts.
+    """
+    run, measured_on, segmenter = fitted.job, fitted.evaluated, fitted.segmenter
+    train = stages.features_of(run, run.dataset, segmenter.backbone, "train")
+    test = stages.features_of(run, measured_on, segmenter.backbone, "measured")
+    seeds, info = seed_grid(run, train), run.labels.info
+    classes, head = len(info.classes), segmenter.head.eval()
+
+    def segments(features, index, seed_map=None, regions=None):
+        vectors = embedded(run, head, features, index)
+        unknown = torch.full(vectors.shape[-2:], classes)
+        return segment_pixels(
+            vectors[None],
+            (unknown if seed_map is None else torch.from_numpy(seed_map.astype("int64")))[None],
+            torch.zeros_like(unknown)[None] if regions is None else torch.from_numpy(regions)[None],
+            grid=GRID,
+            iterations=ITERATIONS,
+            ignore_index=info.ignore,
+        )
+
+    rows, labels = [], []
+    for i in range(len(run.dataset)):
+        found = segments(train, i, seeds[i], nearest(fitted.regions(i), train.size(i)))
+        labelled = found.seed < classes
+        rows.append(found.prototypes[labelled])
+        labels.append(found.seed[labelled])
+    bank, labels = torch.cat(rows), torch.cat(labels)
+    position = {entry.name: i for i, entry in enumerate(measured_on)}
+
+    def predict(entry):
+        found = segments(test, position[entry.name])
+        votes = knn_vote(found.prototypes, bank, labels, classes)
+        scores = votes[found.index[0].clamp_min(0)].permute(2, 0, 1)
+        return enlarged(scores, (entry.height, entry.width))
+
+    return measured(predict, measured_on)
+
+
+def pseudo_masks(fitted):
+    """The last pseudo-masks beside the training images' masks, which nothing else has seen."""
+    confusion = Confusion(fitted.job.labels.info)
+    for i, entry in enumerate(fitted.job.dataset):
+        mask = read_mask(fitted.pseudo_masks / f"{i:06d}.png")
+        confusion.add(mask, entry.read_mask())
+    scores = confusion.scores()
+    return {"miou": scores.miou, "iou": dict(scores.iou)}
