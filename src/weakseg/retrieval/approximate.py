@@ -86,14 +86,18 @@ def build_approximate(
         index.add(block)
     name = f"{secrets.token_hex(8)}.faiss"
     queries, exact = _exact_sample(shards, rng)
-    with atomic_path(folder / FOLDER / name) as temporary:
-        faiss.write_index(index, str(temporary))
-        del index
-        found = ApproximateRecord(
-            name, tuple(s.name for s in shards), tuple(s.count for s in shards),
-            lists, 0, CANDIDATES, 0.0, len(queries),
-        )  # fmt: skip
-        return _tuned(temporary, shards, found, queries, exact, target)
+    path = folder / FOLDER / name
+    found = ApproximateRecord(
+        name, tuple(s.name for s in shards), tuple(s.count for s in shards),
+        lists, 0, CANDIDATES, 0.0, len(queries),
+    )  # fmt: skip
+    # Tuned before it is written: mapped again from the file, it would be in memory twice.
+    approximate = Approximate(path, found, {shard.name: shard for shard in shards}, index)
+    record = _tuned(approximate, shards, queries, exact, target)
+    if record is not None:
+        with atomic_path(path) as temporary:
+            faiss.write_index(index, str(temporary))
+    return record
 
 
 class Approximate:
@@ -103,10 +107,19 @@ class Approximate:
         path: of its file.
         record: how it was built.
         shards: those that are still there, by name.
+        index: what is in the file, where it has just been built; default: mapped when needed.
     """
 
-    def __init__(self, path: Path, record: ApproximateRecord, shards: dict[str, Shard]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        record: ApproximateRecord,
+        shards: dict[str, Shard],
+        index: Any = None,
+    ) -> None:
         self.path, self.record = path, record
+        if index is not None:
+            self._faiss = index
         self.shards = [shards.get(name) for name in record.shards]
         self.starts = np.concatenate([[0], np.cumsum(record.counts)])
 
@@ -190,15 +203,14 @@ def _exact_sample(
 
 
 def _tuned(
-    path: Path,
+    found: Approximate,
     shards: Sequence[Shard],
-    record: ApproximateRecord,
     queries: NDArray[np.float32],
     exact: NDArray[np.int64],
     target: float,
 ) -> ApproximateRecord | None:
     """With as few lists looked into as reach the target, to an eighth."""
-    found = Approximate(path, record, {shard.name: shard for shard in shards})
+    record = found.record
 
     def recall(probes: int) -> float:
         hits = 0
