@@ -226,6 +226,9 @@ def test_what_the_command_refuses(run, tmp_path, capsys):
     assert "no trained model" in capsys.readouterr().err
     assert call("export", "model", run, "--out", tmp_path / "m.pt") == 1
     assert "expected --format torchscript, or another name" in capsys.readouterr().err
+    assert call("export", "model", run, "--out", tmp_path / "m.tflite") == 1
+    assert "expected a name ending in .onnx" in capsys.readouterr().err
+    assert not (tmp_path / "m.tflite").exists()
     (tmp_path / "file").touch()
     assert call("export", "model", run, "--out", tmp_path / "file/m.onnx") == 1
     assert "cannot be written" in capsys.readouterr().err

@@ -13,6 +13,9 @@ from weakseg.segmenter import Segmenter
 
 SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
+FOREIGN = (".tflite", ".mlmodel", ".mlpackage", ".engine", ".trt", ".pb", ".h5", ".keras")
+"""Names that promise a format which is not written."""
+
 
 def export_model(run: Path, out: Path, format: Literal["onnx", "torchscript"] = "onnx") -> int:
     """Write a trained model to one file: photographs in, masks and class probabilities out.
@@ -28,8 +31,12 @@ def export_model(run: Path, out: Path, format: Literal["onnx", "torchscript"] = 
     Returns:
         0 if it was written, 1 if the input is bad.
     """
-    if out.suffix in SUFFIXES and SUFFIXES[out.suffix] != format:
-        rule = f"--format {SUFFIXES[out.suffix]}, or another name"
+    suffix = out.suffix.lower()
+    if suffix in FOREIGN:
+        rule = "a name ending in .onnx, which that format's own tools convert, or in .pt"
+        raise InputError("weakseg writes ONNX and TorchScript", file=out, found=suffix, rule=rule)
+    if SUFFIXES.get(suffix, format) != format:
+        rule = f"--format {SUFFIXES[suffix]}, or another name"
         raise InputError(f"{out.suffix} is no {format} file", file=out, rule=rule)
     segmenter = Segmenter.load(run)
     parity = write_model(segmenter, out, format=format)

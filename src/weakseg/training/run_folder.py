@@ -59,8 +59,15 @@ class RunFolder:
     def log(self, stage: str, step: int, losses: dict[str, float], **more: Any) -> None:
         """Append a record to `log.jsonl`."""
         record = {"time": round(time.time(), 1), "stage": stage, "step": step, "losses": losses}
-        with (self.path / "log.jsonl").open("a") as file:
-            file.write(json.dumps(record | more) + "\n")
+        path = self.path / "log.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(record | more) + "\n")
+        except OSError as error:  # a full disk does not say where
+            rule = "a writable place with room"
+            raise InputError(
+                "cannot be written", file=path, found=error.strerror, rule=rule
+            ) from error
 
     def records(self) -> list[dict[str, Any]]:
         """The log; where a resumed run repeated a step, the later record counts."""
