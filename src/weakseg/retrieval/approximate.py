@@ -31,7 +31,7 @@ TARGET = 0.93
 SAMPLE, TOP = 200, 20
 """Queries that recall is measured with, and their neighbours."""
 
-CANDIDATES = 400
+CANDIDATES = 200
 """Rows whose similarity is computed exactly, for a query."""
 
 FEWEST = 10_000
