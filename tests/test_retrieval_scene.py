@@ -70,6 +70,18 @@ def test_what_all_images_have_in_common_does_not_count(model, data, tmp_path):
         np.testing.assert_allclose(row, CONTEXT**0.5 * scene, atol=1e-5)
 
 
+def test_no_photograph_is_embedded_twice(model, data, tmp_path, monkeypatch):
+    real, calls = type(model).features, []
+
+    def counted(self, image):
+        calls.append(image.shape)
+        return real(self, image)
+
+    monkeypatch.setattr(type(model), "features", counted)
+    done = index_images(tmp_path, model, data)
+    assert len(done.added) == len(calls) == len(data)
+
+
 def test_queries_carry_the_scene_of_their_photograph(model, data, tmp_path):
     index_images(tmp_path, model, data)
     index = Index.open(tmp_path)

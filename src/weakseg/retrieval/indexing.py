@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from weakseg.dataset import Entry
 from weakseg.dataset_info import DatasetInfo
@@ -20,8 +21,14 @@ from weakseg.errors import InputError, WeaksegError
 from weakseg.files import content_hash
 from weakseg.retrieval.approximate import WORTH, available, build_approximate
 from weakseg.retrieval.manifest import NAME, Manifest
-from weakseg.retrieval.scene import CONTEXT, IMAGES, Scene, common_part, mean_embedding
-from weakseg.retrieval.segments import WEAK_KINDS, ImageSegments, segments_of, stamp_of
+from weakseg.retrieval.scene import CONTEXT, IMAGES, Scene, common_part
+from weakseg.retrieval.segments import (
+    WEAK_KINDS,
+    ImageSegments,
+    in_scene,
+    segments_and_mean,
+    stamp_of,
+)
 from weakseg.retrieval.shards import Shard
 from weakseg.retrieval.writer import IndexWriter
 from weakseg.segmenter import Segmenter
@@ -97,8 +104,17 @@ def index_images(
     info = info or model.info
     coming = iter(entries)
     first = list(islice(coming, IMAGES))
-    scene = _scene(Path(folder), context, model, first)
-    make = embed or (lambda entry: segments_of(model, entry, info, kinds, scene=scene))
+
+    def described(entry: Entry) -> tuple[ImageSegments, Tensor]:
+        return segments_and_mean(model, entry, info, kinds)
+
+    scene, ahead = _scene(Path(folder), context, model.architecture.dim, first, described)
+
+    def in_its_scene(entry: Entry) -> ImageSegments:
+        segments, mean = ahead.pop(id(entry)) if id(entry) in ahead else described(entry)
+        return segments if scene is None else in_scene(segments, mean, scene)
+
+    make = embed or in_its_scene
     done = Indexed()
     present: set[str] = set()
     with IndexWriter(
@@ -126,25 +142,33 @@ def index_images(
 
 
 def _scene(
-    folder: Path, context: float | None, model: Segmenter, first: Collection[Entry]
-) -> Scene | None:
-    """How scenes count: as in the index that is there, or anew, from some images."""
+    folder: Path,
+    context: float | None,
+    dim: int,
+    first: Collection[Entry],
+    described: Callable[[Entry], tuple[ImageSegments, Tensor]],
+) -> tuple[Scene | None, dict[int, tuple[ImageSegments, Tensor]]]:
+    """How scenes count: as in the index that is there, or anew, from some images.
+
+    Returns:
+        It, and what `described` gave by `id` of the entry, so that no image is embedded twice.
+    """
     if context is not None and not (math.isfinite(context) and 0 <= context < 1):
         raise InputError("--context", found=context, rule="at least 0, less than 1")
     if (folder / NAME).exists():
         known = Manifest.load(folder).scene
         if context in (None, 0 if known is None else known.context):
-            return known
-        return Scene(context, ()) if context else None  # which the writer refuses
+            return known, {}
+        return Scene(context, ()) if context else None, {}  # which the writer refuses
     if context == 0:
-        return None
-    means = [torch.zeros(model.architecture.dim)]
+        return None, {}
+    ahead = {}
     for entry in first:
         with suppress(*FAILURES):  # said when its turn comes
-            embeddings = model.embed(model.features(entry.read_image()))
-            means.append(mean_embedding(embeddings).cpu())
-    centre = common_part(torch.stack(means[1:] or means))
-    return Scene(CONTEXT if context is None else context, tuple(centre.tolist()))
+            ahead[id(entry)] = described(entry)
+    means = [mean.cpu() for _, mean in ahead.values()] or [torch.zeros(dim)]
+    centre = common_part(torch.stack(means))
+    return Scene(CONTEXT if context is None else context, tuple(centre.tolist())), ahead
 
 
 def fingerprint(model: Segmenter) -> str:

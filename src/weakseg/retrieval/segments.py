@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,6 @@ class ImageSegments:
         return len(self.segment)
 
 
-@torch.inference_mode()
 def segments_of(
     model: Segmenter,
     entry: Entry,
@@ -96,6 +95,34 @@ def segments_of(
     Raises:
         InputError: the photograph cannot be read, or a label names no class of `info`.
     """
+    found, mean = segments_and_mean(model, entry, info, kinds, features)
+    return found if scene is None else in_scene(found, mean, scene)
+
+
+def in_scene(segments: ImageSegments, mean: Tensor, scene: Scene) -> ImageSegments:
+    """Segments whose vectors (S, D) are those of prototypes, as an index with scenes has them.
+
+    Args:
+        segments: from `segments_and_mean`.
+        mean: (D,) likewise.
+        scene: how the index counts scenes.
+    """
+    vectors = scene.beside(torch.from_numpy(segments.vectors), mean.cpu())
+    return replace(segments, vectors=vectors.numpy())
+
+
+@torch.inference_mode()
+def segments_and_mean(
+    model: Segmenter,
+    entry: Entry,
+    info: DatasetInfo | None = None,
+    kinds: Collection[str] = WEAK_KINDS,
+    features: Tensor | None = None,
+) -> tuple[ImageSegments, Tensor]:
+    """The segments of an image without its scene, and the mean embedding (D,) that tells it.
+
+    Args and Raises: as of `segments_of`.
+    """
     if features is None:
         image = entry.read_image()
         height, width = image.shape[:2]
@@ -104,16 +131,13 @@ def segments_of(
         height, width = entry.height, entry.width
     embeddings = model.embed(features)
     found = grouped(embeddings)
-    vectors = found.prototypes.float()
-    if scene is not None:
-        vectors = scene.beside(vectors, mean_embedding(embeddings))
     index = found.index[0].cpu().numpy()
     boxes, areas = _extent(index, len(found), (height, width))
     # In an image smaller than the grid some segments have no pixel.
     kept = np.flatnonzero(areas)
     info = info or model.info
     annotation = entry.annotation.restrict(kinds)
-    return ImageSegments(
+    segments = ImageSegments(
         name=entry.name,
         file=str(entry.image.resolve()) if isinstance(entry.image, Path) else "",
         width=width,
@@ -122,12 +146,13 @@ def segments_of(
         tags=tuple(sorted(annotation.labels - {info.background})),
         index=index.astype(np.uint16),
         segment=kept.astype(np.int32),
-        vectors=vectors.cpu().numpy()[kept],
+        vectors=found.prototypes.float().cpu().numpy()[kept],
         boxes=boxes[kept],
         areas=areas[kept],
         predicted=_predicted(model, features, found)[kept],
         weak=_weak(entry, info, kinds, index, len(found))[kept],
     )
+    return segments, mean_embedding(embeddings)
 
 
 def grouped(embeddings: Tensor) -> Segments:
