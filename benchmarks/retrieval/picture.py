@@ -1,7 +1,7 @@
-"""The picture of docs/retrieval.md: queries on the demo data set's scenes, and their neighbours.
+"""The pictures of docs/retrieval.md: queries and their neighbours.
 
-weakseg index RUN DATA --out INDEX    # RUN trained on what `weakseg.demo.make_demo_dataset` writes
-python benchmarks/retrieval/picture.py INDEX docs/images/retrieval.png
+weakseg index RUN DATA --out INDEX    # the demo scenes (`weakseg.demo.make_demo_dataset`), or VOC
+python benchmarks/retrieval/picture.py INDEX docs/images/retrieval.png --queries IMAGE:SEGMENT ...
 """
 
 import argparse
@@ -34,10 +34,17 @@ def main():
         hits = index.search(vector, args.top, exclude=[name], one_per_image=True)
         cells = [cell(image, int(segment), "query")]
         cells += [cell(index.image(h.image), h.segment, f"{h.similarity:.3f}") for h in hits]
-        rows.append(np.hstack(cells))
-    Image.fromarray(np.vstack(rows)).quantize(200, dither=Image.Dither.NONE).save(
-        args.out, optimize=True
-    )
+        high = max(len(c) for c in cells)
+        rows.append(np.hstack([padded(c, high) for c in cells]))
+    picture = Image.fromarray(np.vstack(rows))
+    if args.out.suffix == ".png":  # flat colours
+        picture = picture.quantize(200, dither=Image.Dither.NONE)
+    picture.save(args.out, optimize=True)
+
+
+def padded(cell, height):
+    """White below, to make a cell (h, w, 3) `height` high."""
+    return np.pad(cell, ((0, height - len(cell)), (0, 0), (0, 0)), constant_values=255)
 
 
 def cell(image, segment, text):
