@@ -22,8 +22,8 @@ RECIPE = Recipe(
     regime="frozen",
     device="cpu",
     long_side=320,
-    steps=120,
-    classifier_steps=300,
+    steps=100,
+    classifier_steps=240,
     batch=6,
     crop=24,
 )
