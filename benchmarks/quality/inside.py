@@ -1,17 +1,15 @@
 """What a run is made of, measured by itself: the embedding by a vote, the pseudo-masks."""
 
+import numpy as np
 import torch
 from others import enlarged
 from protocols import measured
 
-from weakseg.evaluation import Confusion
-from weakseg.grouping import segment_pixels
 from weakseg.images import read_mask
-from weakseg.knn import GRID, knn_vote
+from weakseg.knn import knn_vote
 from weakseg.training import stages
-from weakseg.training.embedding import ITERATIONS
 from weakseg.training.fit import embedded, seed_grid
-from weakseg.training.grid_maps import nearest
+from weakseg.training.knn_stage import per_pixel, vote_segments
 
 
 def inside(fitted):
@@ -36,19 +34,15 @@ def by_vote(fitted):
 
     def segments(features, index, seed_map=None, regions=None):
         vectors = embedded(run, head, features, index)
-        unknown = torch.full(vectors.shape[-2:], classes)
-        return segment_pixels(
-            vectors[None],
-            (unknown if seed_map is None else torch.from_numpy(seed_map.astype("int64")))[None],
-            torch.zeros_like(unknown)[None] if regions is None else torch.from_numpy(regions)[None],
-            grid=GRID,
-            iterations=ITERATIONS,
-            ignore_index=info.ignore,
+        nowhere = np.full(vectors.shape[-2:], classes)
+        seed_map = nowhere if seed_map is None else seed_map
+        return vote_segments(
+            vectors, seed_map, nowhere if regions is None else regions, info.ignore
         )
 
     rows, labels = [], []
     for i in range(len(run.dataset)):
-        found = segments(train, i, seeds[i], nearest(fitted.regions(i), train.size(i)))
+        found = segments(train, i, seeds[i], fitted.regions(i))
         labelled = found.seed < classes
         rows.append(found.prototypes[labelled])
         labels.append(found.seed[labelled])
@@ -58,17 +52,15 @@ def by_vote(fitted):
     def predict(entry):
         found = segments(test, position[entry.name])
         votes = knn_vote(found.prototypes, bank, labels, classes)
-        scores = votes[found.index[0].clamp_min(0)].permute(2, 0, 1)
-        return enlarged(scores, (entry.height, entry.width))
+        return enlarged(per_pixel(found, votes), (entry.height, entry.width))
 
     return measured(predict, measured_on)
 
 
 def pseudo_masks(fitted):
     """The last pseudo-masks beside the training images' masks, which nothing else has seen."""
-    confusion = Confusion(fitted.job.labels.info)
-    for i, entry in enumerate(fitted.job.dataset):
-        mask = read_mask(fitted.pseudo_masks / f"{i:06d}.png")
-        confusion.add(mask, entry.read_mask())
-    scores = confusion.scores()
-    return {"miou": scores.miou, "iou": dict(scores.iou)}
+    number = {entry.name: i for i, entry in enumerate(fitted.job.dataset)}
+    return measured(
+        lambda entry: read_mask(fitted.pseudo_masks / f"{number[entry.name]:06d}.png"),
+        fitted.job.dataset,
+    )

@@ -61,9 +61,7 @@ def atomic_path(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator
         reason = _write_failure(error, temporary, target)
         if reason is None:
             raise
-        raise InputError(
-            "cannot be written", file=target, found=reason, rule="a writable place with room"
-        ) from error
+        raise _unwritable(target, reason) from error
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -75,6 +73,19 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    """Add `text` to the end of a log; a kill may leave half of it.
+
+    Raises:
+        InputError: the disk is full, or the place cannot be written to.
+    """
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _unwritable(Path(path), error.strerror or str(error)) from error
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
@@ -123,6 +134,12 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unwritable(path: Path, reason: str) -> InputError:
+    return InputError(
+        "cannot be written", file=path, found=reason, rule="a writable place with room"
+    )
 
 
 def _write_failure(error: BaseException, temporary: Path, target: Path) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from weakseg.grouping import Segments, segment_pixels
@@ -31,17 +33,7 @@ def knn_scores(
     classes = len(info.classes)
 
     def segments(index: int) -> Segments:
-        vectors = embeddings_of(index)
-        device = vectors.device
-        size = vectors.shape[-2:]
-        return segment_pixels(
-            vectors[None],
-            torch.from_numpy(seeds[index].astype("int64")).to(device)[None],
-            torch.from_numpy(nearest(regions(index), size)).to(device)[None],
-            grid=GRID,
-            iterations=ITERATIONS,
-            ignore_index=info.ignore,
-        )
+        return vote_segments(embeddings_of(index), seeds[index], regions(index), info.ignore)
 
     found = [segments(index) for index in range(len(job.dataset))]
     labelled = [s.seed < classes for s in found]
@@ -52,8 +44,34 @@ def knn_scores(
     def scores(index: int) -> Tensor:
         parts = segments(index)
         votes = knn_vote(parts.prototypes, bank, labels, classes)
-        per_pixel = votes[parts.index[0].clamp_min(0)].permute(2, 0, 1)
-        prior = job.labels.prior(index).to(per_pixel.device)
-        return per_pixel * prior[:, None, None]
+        prior = job.labels.prior(index).to(votes.device)
+        return per_pixel(parts, votes) * prior[:, None, None]
 
     return scores
+
+
+def vote_segments(
+    vectors: Tensor, seeds: NDArray[np.integer], regions: NDArray[np.integer], ignore: int
+) -> Segments:
+    """The segments of one image that vote or are voted on.
+
+    Args:
+        vectors: (D, h, w) embeddings.
+        seeds: (h, w) seed map.
+        regions: (H, W) region map, of any size.
+        ignore: seed value of pixels that belong to no segment.
+    """
+    device = vectors.device
+    return segment_pixels(
+        vectors[None],
+        torch.from_numpy(seeds.astype("int64")).to(device)[None],
+        torch.from_numpy(nearest(regions, vectors.shape[-2:])).to(device)[None],
+        grid=GRID,
+        iterations=ITERATIONS,
+        ignore_index=ignore,
+    )
+
+
+def per_pixel(segments: Segments, votes: Tensor) -> Tensor:
+    """Votes (S, C) of one image's segments at each of its pixels: (C, h, w)."""
+    return votes[segments.index[0].clamp_min(0)].permute(2, 0, 1)

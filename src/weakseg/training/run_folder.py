@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from weakseg.errors import InputError
-from weakseg.files import atomic_path, write_text
+from weakseg.files import append_text, atomic_path, write_text
 from weakseg.training.recipe import Recipe
 
 CONFIG = "config.yaml"
@@ -59,15 +59,7 @@ class RunFolder:
     def log(self, stage: str, step: int, losses: dict[str, float], **more: Any) -> None:
         """Append a record to `log.jsonl`."""
         record = {"time": round(time.time(), 1), "stage": stage, "step": step, "losses": losses}
-        path = self.path / "log.jsonl"
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(record | more) + "\n")
-        except OSError as error:  # a full disk does not say where
-            rule = "a writable place with room"
-            raise InputError(
-                "cannot be written", file=path, found=error.strerror, rule=rule
-            ) from error
+        append_text(self.path / "log.jsonl", json.dumps(record | more) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """The log; where a resumed run repeated a step, the later record counts."""
