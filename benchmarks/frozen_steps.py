@@ -3,11 +3,12 @@
     uv run python benchmarks/frozen_steps.py
 
 A cache of 520 channels (EfficientNet-Lite2) and 39 x 52 positions an image, which a training reads
-through its memory map: a step of the embedding (8 crops of 28 x 28, four relations, two batches of
-memory) and one of the pixel classifier (1,024 positions). Processor seconds, means over the steps
-after the first few; memory is what the process itself allocated (RssAnon), without the pages of
-the file that the system may take back. The file lies in the system's own cache, as it does in a
-training that fits there; a disk adds to the time between processors' seconds, not to them.
+through its memory map while the step before computes: a step of the embedding (8 crops of 28 x 28,
+four relations, two batches of memory) and one of the pixel classifier (1,024 positions). Seconds on
+the clock and, in brackets, processor seconds of all threads; of the former, seconds that the step
+waits for its data. Means over the steps after the first few; memory is what the process itself
+allocated (RssAnon), without the pages of the file that the system may take back. The file lies in
+the system's own cache, as it does in a training that fits there.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from torch.nn.functional import interpolate
 from weakseg.classifier import PixelClassifier
 from weakseg.features import FeatureCache
 from weakseg.models import EmbeddingHead
+from weakseg.training import batches as training_batches
+from weakseg.training import pixels as training_pixels
 from weakseg.training.batches import FeatureBatches
 from weakseg.training.embedding import EmbeddingNetwork, train_embedding
 from weakseg.training.grid_maps import GridMaps
@@ -61,39 +64,56 @@ def maps(images):
     return GridMaps(seeds), GridMaps(regions), torch.from_numpy(tags)
 
 
-class Share:
-    """Processor seconds of a method and of the loop that calls it, after a few calls."""
+class Waits:
+    """Seconds that a training waits for what `map_ahead` reads for it, and seconds in all."""
 
-    def __init__(self, owner, name):
-        self.inside, method = [], getattr(owner, name)
+    def __init__(self, module):
+        self.waited, map_ahead = [], module.map_ahead
 
         def timed(*arguments, **named):
-            start = time.process_time()
-            if len(self.inside) == WARM:
-                self.start, self.memory = start, resident("RssAnon")
-            result = method(*arguments, **named)
-            self.inside.append(time.process_time() - start)
-            return result
+            items = map_ahead(*arguments, **named)
+            while True:
+                before = time.perf_counter()
+                if len(self.waited) == WARM:
+                    self.start, self.used = before, time.process_time()
+                    self.memory = resident("RssAnon")
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                self.waited.append(time.perf_counter() - before)
+                yield item
 
-        setattr(owner, name, timed)
+        module.map_ahead = timed
 
     def row(self, what):
-        steps = len(self.inside) - WARM
-        step = (time.process_time() - self.start) / steps
-        data = sum(self.inside[WARM:]) / steps
+        steps = len(self.waited) - WARM
+        step = (time.perf_counter() - self.start) / steps
+        used = (time.process_time() - self.used) / steps
+        data = sum(self.waited[WARM:]) / steps
         grown = max(0, resident("RssAnon") - self.memory)
         print(
-            f"| {what} | {step:.4f} | {data:.4f} | {data / step:.1%} | {grown:,.0f} |", flush=True
+            f"| {what} | {step:.4f} ({used:.4f}) | {data:.5f} | {data / step:.1%} | {grown:,.0f} |",
+            flush=True,
         )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=40, help="of the embedding")
+    parser.add_argument(
+        "--classifier-steps",
+        type=int,
+        default=Recipe().classifier_steps,
+        help="default: those of a whole training",
+    )
     options = parser.parse_args()
     recipe = Recipe(
-        kinds=("scribbles",), regime="frozen", steps=options.steps, classifier_steps=options.steps
+        kinds=("scribbles",),
+        regime="frozen",
+        steps=options.steps,
+        classifier_steps=options.classifier_steps,
     ).resolved(("scribbles",))
     fabric = make_fabric(recipe)
     torch.manual_seed(0)
@@ -102,12 +122,12 @@ def main():
         features = fill(folder / "cache", options.images)
         size = features.data_path.stat().st_size / 2**20
         print(f"{machine()}; {options.images} images, {size:,.0f} MiB of features\n")
-        print("| step of | processor s | of which data | share | memory it grew by, MiB |")
+        print("| step of | seconds | of which waiting for data | share | memory it grew by, MiB |")
         print("| --- | --- | --- | --- | --- |")
         seeds, regions, tags = maps(options.images)
         batches = FeatureBatches(features, seeds, regions, tags, recipe, 255)
         network = EmbeddingNetwork(EmbeddingHead(CHANNELS, recipe.dim), CLASSES)
-        share = Share(batches, "at")
+        waits = Waits(training_batches)
         rules, log = (0, 255), lambda step, losses: None
         checkpoint = folder / "checkpoint"
         train_embedding(
@@ -120,12 +140,12 @@ def main():
             checkpoint=checkpoint,
             log=log,
         )
-        share.row("the embedding")
+        waits.row("the embedding")
         pixels = LabelledPixels(features, seeds, contexts(features), CLASSES)
         classifier = PixelClassifier(CHANNELS, recipe.dim, CLASSES, dropout=0.5)
-        share = Share(pixels, "draw")
+        waits = Waits(training_pixels)
         train_classifier(classifier, pixels, recipe, head=network.head, fabric=fabric, log=log)
-        share.row("the classifier")
+        waits.row("the classifier")
 
 
 if __name__ == "__main__":

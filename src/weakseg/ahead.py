@@ -15,7 +15,11 @@ Result = TypeVar("Result")
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int = 1,
+    *,
+    share: int | None = None,
 ) -> Iterator[Result]:
     """`function` of each item, in order.
 
@@ -26,13 +30,14 @@ def map_ahead(
         function: what to do; torch and numpy let other threads run meanwhile.
         items: read by the calling thread, 4 a thread ahead of the results.
         threads: how many; 0 and 1 are the same.
+        share: cores for torch in each thread; by default all of them in equal parts.
 
     Raises:
         Exception: what `function` raised on the first item where it did; no new item is begun.
     """
     threads = max(1, threads)
     cores = torch.get_num_threads()
-    share = max(1, cores // threads)
+    share = share or max(1, cores // threads)
     rest = iter(items)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(share,)) as pool:
         ahead: deque[Future[Result]] = deque(

@@ -170,7 +170,7 @@ class FeatureCache(Sequence[Features]):
         if (int(rows.max(initial=-1)) + 1) * self.channels > len(self._values):
             self._map()
         whole = len(self._values) // self.channels * self.channels
-        picked: Features = self._values[:whole].reshape(-1, self.channels)[rows]
+        picked: Features = self._values[:whole].reshape(-1, self.channels).take(rows, axis=0)
         return picked
 
     def select(self, keys: Iterable[str]) -> FeatureCache:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision.transforms import v2
 
+from weakseg.ahead import map_ahead
 from weakseg.dataset import Dataset
 from weakseg.features import FeatureCache
 from weakseg.seeds import seeds_at
@@ -97,9 +98,8 @@ class FeatureBatches:
         return batch
 
     def batches(self, start: int, steps: int, rank: int = 0) -> Iterator[Batch]:
-        """The batches of steps `start` to `steps`."""
-        for step in range(start, steps):
-            yield self.at(step, rank)
+        """The batches of steps `start` to `steps`, read while the steps before them compute."""
+        return map_ahead(lambda step: self.at(step, rank), range(start, steps), share=1)
 
 
 class ImageBatches(IterableDataset[Batch]):

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from weakseg.ahead import map_ahead
 from weakseg.classifier import PixelClassifier, cross_entropy
 from weakseg.errors import InputError
 from weakseg.features import FeatureCache
@@ -111,8 +112,10 @@ def train_classifier(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     rng = np.random.default_rng([recipe.seed, seed])
-    for step in range(steps):
-        features, context, labels = (t.to(device) for t in pixels.draw(rng, PIXELS))
+    # The next positions are read, by one thread in order, while a step computes.
+    draws = map_ahead(lambda step: pixels.draw(rng, PIXELS), range(steps), share=1)
+    for step, drawn in enumerate(draws):
+        features, context, labels = (t.to(device) for t in drawn)
         with fabric.autocast():
             with torch.no_grad():
                 embeddings = None if head is None else head(features)
