@@ -211,6 +211,19 @@ def test_a_class_appears_nowhere_but_where_it_can_be(crf):
     assert (confidence > 0).all()
 
 
+@pytest.mark.parametrize("embeddings", [None, torch.ones(2, 6, 9)])
+def test_the_class_of_a_box_reaches_its_sides_however_unlikely_it_was(embeddings):
+    scores = torch.full((40, 6, 9), 0.98 / 39)
+    scores[1] = 0.02
+    given = {"embeddings": embeddings, "crf": False}
+    assert not (pseudo_mask(halves(), scores, **given)[0] == 1).any()
+    box = (1, slice(4, 20), slice(8, 28))
+    mask, _ = pseudo_mask(halves(), scores, boxes=[box], **given)
+    assert (mask[4:20, 8:28] == 1).any(axis=1).mean() >= 0.7  # the edges of the grid are blurred
+    assert (mask[4:20, 8:28] == 1).any(axis=0).mean() >= 0.7
+    assert not (mask[:, :4] == 1).any()
+
+
 def test_pixels_where_no_class_can_be_are_unlabelled():
     place = np.zeros((24, 36), bool)
     place[:, :10] = True

@@ -5,7 +5,7 @@ After Ke, Hwang, Yu (ICLR 2021, "SPML"); the walk is that of Ahn and Kwak (CVPR 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from weakseg.annotation import Annotation
+from weakseg.box_tightness import BoxedClass, tightened
 from weakseg.crf import dense_crf
 from weakseg.dataset_info import DatasetInfo
 from weakseg.features import resized_size
@@ -95,6 +96,7 @@ def pseudo_mask(
     embeddings: Tensor | None = None,
     seeds: NDArray[np.int32] | None = None,
     places: Places | None = None,
+    boxes: Sequence[BoxedClass] = (),
     crf: bool = True,
     steps: int = 64,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -106,6 +108,7 @@ def pseudo_mask(
         embeddings: (D, h', w') that the random walk follows; None leaves it out.
         seeds: (H, W) seed map whose labelled pixels keep their class; None: no pixel does.
         places: where some classes can be, see `class_places`; they appear nowhere else.
+        boxes: around objects, whose classes reach all their sides, see `tightened`.
         crf: sharpen with a dense CRF.
         steps: of the random walk.
 
@@ -120,13 +123,16 @@ def pseudo_mask(
     if not scores.any():
         mask = np.full((height, width), len(scores), np.uint8)
         return _with_seeds(mask, np.zeros((height, width), np.float32), seeds, len(scores))
-    present = _contenders(scores, len(scores))
-    some = scores[present]
+    present = torch.arange(len(scores), device=scores.device)
+    boxed = present.new_tensor([label for label, _, _ in boxes])
+    left = _contending(scores, len(scores)) | torch.isin(present, boxed)
+    present, some = present[left], scores[left]
     if embeddings is not None:
         on_grid = _resize(some, embeddings.shape[-2:])
         some = random_walk(embeddings, on_grid, steps=steps)
-        left = _contenders(some, len(scores))
+        left = _contending(some, len(scores)) | torch.isin(present, boxed)
         present, some = present[left], some[left]
+    some = tightened(some, present.tolist(), boxes, (height, width))
     if crf and len(present) > 1:
         some = _sharpened(image, some)
     some = _resize(some.float(), (height, width)).clamp_min(1e-8)
@@ -140,14 +146,14 @@ def pseudo_mask(
     return _with_seeds(mask, confidence, seeds, len(scores))
 
 
-def _contenders(scores: Tensor, classes: int) -> Tensor:
-    """The rows of `scores` (C', h, w) that may still win somewhere.
+def _contending(scores: Tensor, classes: int) -> Tensor:
+    """Which rows of `scores` (C', h, w) may still win somewhere, as they are: (C',) bool.
 
     Walking and resampling take means, in which no class's largest share of the sum grows; and the
     best of `classes` has a share of 1 / `classes` or more.
     """
     share = scores / scores.sum(0).clamp_min(torch.finfo(scores.dtype).tiny)
-    return torch.nonzero(share.flatten(1).amax(1) >= min(_PRESENT, 1 / classes))[:, 0]
+    return share.flatten(1).amax(1) >= min(_PRESENT, 1 / classes)
 
 
 def _bounded(scores: Tensor, places: Places) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from weakseg.annotation import KINDS, Annotation
+from weakseg.box_tightness import BoxedClass, boxed_classes
 from weakseg.dataset import Dataset, DatasetInfo, Entry
 from weakseg.errors import InputError
 from weakseg.pseudo_masks import Places, class_places, class_prior
@@ -115,6 +116,11 @@ class Labels:
         """Where the classes of image `index` can be, see `class_places`."""
         height, width = self.sizes[index]
         return class_places(self.annotation(index), self.info, (int(height), int(width)))
+
+    def boxes(self, index: int) -> list[BoxedClass]:
+        """The boxes of image `index`, see `boxed_classes`."""
+        height, width = self.sizes[index]
+        return boxed_classes(self.annotation(index), self.info, (int(height), int(width)))
 
     def needs_cam(self) -> bool:
         """Whether some image has boxes or tags, which say that a class is there, not where."""

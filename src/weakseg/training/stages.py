@@ -206,6 +206,7 @@ def pseudo_mask_stage(
             embeddings=embeddings_of(index),
             seeds=labels.seeds(index),
             places=labels.places(index),
+            boxes=labels.boxes(index),
             crf=job.recipe.crf,
         )
         write_mask(path, mask, colours)
