@@ -95,6 +95,8 @@ def changes(base: Recipe, settings: RelationSettings):
     for name in RELATIONS:
         one = replace(none, **{name: getattr(settings, name)})
         yield f"only {name}", replace(base, relations=one)
+    for times in (3, 10):
+        yield f"relations x{times}", replace(base, relations=heavier(settings, times))
     yield "without memory", replace(base, memory=0)
     yield "without regions", replace(base, regions="none")
     yield "without cross-entropy", replace(base, cross_entropy=0.0)
@@ -102,6 +104,13 @@ def changes(base: Recipe, settings: RelationSettings):
     yield "kNN scores", replace(base, scores="knn")
     yield "no pseudo-masks", replace(base, rounds=0)
     yield "two rounds", replace(base, rounds=2)
+
+
+def heavier(settings: RelationSettings, times: float) -> RelationSettings:
+    """The same relations, of so many times the weight beside the cross-entropy's."""
+    now = {name: getattr(settings, name) for name in RELATIONS}
+    more = {name: replace(one, weight=times * one.weight) for name, one in now.items()}
+    return replace(settings, **more)
 
 
 TABLES = {"main": main, "shorter": shorter, "fewer": fewer, "ablation": ablation}
