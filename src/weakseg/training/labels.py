@@ -96,11 +96,10 @@ class Labels:
     def seeds(self, index: int, *, fill_boxes: bool = False) -> NDArray[np.int32]:
         """(H, W) seed map of image `index`; boxes and tags count once `cam_of` is set."""
         annotation = self.annotation(index)
-        height, width = self.sizes[index]
         return seed_map(
             annotation,
             self.info,
-            (int(height), int(width)),
+            self._size(index),
             cam=self.cam_of(index) if annotation.boxes or annotation.tags else None,
             point_radius=self.recipe.point_radius,
             foreground=self.recipe.foreground,
@@ -114,17 +113,19 @@ class Labels:
 
     def places(self, index: int) -> Places:
         """Where the classes of image `index` can be, see `class_places`."""
-        height, width = self.sizes[index]
-        return class_places(self.annotation(index), self.info, (int(height), int(width)))
+        return class_places(self.annotation(index), self.info, self._size(index))
 
     def boxes(self, index: int) -> list[BoxedClass]:
         """The boxes of image `index`, see `boxed_classes`."""
-        height, width = self.sizes[index]
-        return boxed_classes(self.annotation(index), self.info, (int(height), int(width)))
+        return boxed_classes(self.annotation(index), self.info, self._size(index))
 
     def needs_cam(self) -> bool:
         """Whether some image has boxes or tags, which say that a class is there, not where."""
         return bool({"boxes", "tags"} & set(self.recipe.kinds))
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = self.sizes[index].tolist()
+        return height, width
 
     def _classes_of(self, annotation: Annotation, entry: Entry) -> list[int]:
         """Indices of the classes that an image's labels name or its mask shows."""
