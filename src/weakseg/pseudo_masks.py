@@ -15,12 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from weakseg.annotation import Annotation
-from weakseg.box_tightness import BoxedClass, tightened
+from weakseg.box_tightness import BoxedClass, boxed_classes, tightened
 from weakseg.crf import dense_crf
 from weakseg.dataset_info import DatasetInfo
 from weakseg.features import resized_size
 from weakseg.propagate import random_walk
-from weakseg.seeds import box_window
 
 UNMARKED = 0.1
 """Scores of classes without a mark in the image are multiplied by this, where marks need not
@@ -83,9 +82,9 @@ def class_places(annotation: Annotation, info: DatasetInfo, size: tuple[int, int
         size: (H, W) of the image.
     """
     places: dict[int, NDArray[np.bool_]] = {}
-    for box in annotation.boxes if info.boxes_exhaustive else ():
-        place = places.setdefault(info.index(box.label), np.zeros(size, np.bool_))
-        place[box_window(box.xyxy, size)] = True
+    boxes = boxed_classes(annotation, info, size) if info.boxes_exhaustive else []
+    for label, rows, columns in boxes:
+        places.setdefault(label, np.zeros(size, np.bool_))[rows, columns] = True
     return places
 
 
