@@ -8,7 +8,9 @@ import yaml
 from command_line import call, usage_error
 
 from weakseg.errors import InputError
+from weakseg.relations import RELATIONS
 from weakseg.training import Recipe
+from weakseg.training.recipe import relations_at
 
 
 class Captured(Exception):
@@ -127,3 +129,33 @@ def test_a_recipe_made_in_python_is_checked_as_well(settings, message):
 def test_a_recipe_takes_what_yaml_gives():
     recipe = Recipe(kinds="points", grid=[3, 4])
     assert recipe == replace(Recipe(), kinds=("points",), grid=(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "complete", "weights", "rounds"),
+    [
+        (("points",), False, (1.0, 3.0, 1.0, 1.0), 2),
+        (("boxes",), False, (0.3, 0.9, 0.3, 0.3), 2),
+        (("tags", "boxes"), False, (0.3, 0.9, 0.3, 0.3), 2),
+        (("masks",), False, (1.0, 3.0, 1.0, 1.0), 2),
+        (("masks",), True, (0.0, 0.0, 0.0, 0.0), 0),
+    ],
+)
+def test_relations_and_rounds_follow_the_labels(kinds, complete, weights, rounds):
+    recipe = Recipe().resolved(kinds, complete=complete)
+    found = [getattr(recipe.settings, name).weight for name in RELATIONS]
+    assert found == pytest.approx(weights)
+    assert recipe.rounds == rounds
+
+
+def test_relations_that_were_asked_for_stay_with_full_masks():
+    mine = relations_at(0.2)
+    assert Recipe(relations=mine).resolved(("masks",), complete=True).relations == mine
+
+
+def test_an_embedding_without_any_loss_is_refused():
+    with pytest.raises(InputError, match="--cross-entropy"):
+        Recipe(cross_entropy=0).resolved(("masks",), complete=True)
+    with pytest.raises(InputError, match="--cross-entropy"):
+        Recipe(cross_entropy=0, relations=relations_at(0.0)).resolved(("points",))
+    assert Recipe(cross_entropy=0).resolved(("points",)).cross_entropy == 0

@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from variants import labelled, shortened
 
 from weakseg.relations import RELATIONS, Relation, RelationSettings
-from weakseg.training.recipe import Recipe, relations_for
+from weakseg.training.recipe import Recipe, relations_at, relations_for
 
 BACKBONE = "tf_efficientnet_lite2"
 WEAK = ("scribbles", "points", "boxes", "tags")
 OFF = Relation(0.0, 1.0)
 REDUCED = {"steps": 300, "classifier_steps": 750, "rounds": 1, "crf": False}
 """The protocol of the ablation: half the steps, one round of pseudo-masks, no CRF in them."""
+WEIGHTS = (0.1, 0.3, 1, 3)
+"""Of the relations, where the ablation changes all four together."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def fewer(seed):
 
 def ablation(seed):
     """Relations and the rest, one by one, by the reduced protocol."""
-    for kind in WEAK:
+    for kind in ("masks", *WEAK):
         base = recipe(kind, **REDUCED)
-        rows = (("all", base), *changes(base, relations_for((kind,))))
+        settings = relations_for((kind,), complete=kind == "masks")
+        rows = (("all", base), *changes(base, settings))
         for row, changed in rows:
             yield Job("ablation", f"{kind}, {row}", seed, changed, inside=True)
         row = f"{kind}, without location"
@@ -89,14 +92,16 @@ def ablation(seed):
 
 def changes(base: Recipe, settings: RelationSettings):
     none = replace(settings, **dict.fromkeys(RELATIONS, OFF))
-    yield "without relations", replace(base, relations=none)
-    for name in RELATIONS:
+    if settings.on:
+        yield "without relations", replace(base, relations=none)
+    for name in settings.on:
         yield f"without {name}", replace(base, relations=replace(settings, **{name: OFF}))
-    for name in RELATIONS:
+    for name in settings.on:
         one = replace(none, **{name: getattr(settings, name)})
         yield f"only {name}", replace(base, relations=one)
-    for times in (3, 10):
-        yield f"relations x{times}", replace(base, relations=heavier(settings, times))
+    for weight in WEIGHTS:
+        if relations_at(weight) != settings:
+            yield f"relations at {weight:g}", replace(base, relations=relations_at(weight))
     yield "without memory", replace(base, memory=0)
     yield "without regions", replace(base, regions="none")
     yield "without cross-entropy", replace(base, cross_entropy=0.0)
@@ -104,13 +109,6 @@ def changes(base: Recipe, settings: RelationSettings):
     yield "kNN scores", replace(base, scores="knn")
     yield "no pseudo-masks", replace(base, rounds=0)
     yield "two rounds", replace(base, rounds=2)
-
-
-def heavier(settings: RelationSettings, times: float) -> RelationSettings:
-    """The same relations, of so many times the weight beside the cross-entropy's."""
-    now = {name: getattr(settings, name) for name in RELATIONS}
-    more = {name: replace(one, weight=times * one.weight) for name, one in now.items()}
-    return replace(settings, **more)
 
 
 TABLES = {"main": main, "shorter": shorter, "fewer": fewer, "ablation": ablation}

@@ -51,6 +51,11 @@ class RelationSettings:
     affinity_neighbours: int = 3
     affinity_cosine: float = 0.95
 
+    @property
+    def on(self) -> tuple[str, ...]:
+        """Names of the relations that have a weight."""
+        return tuple(name for name in RELATIONS if getattr(self, name).weight)
+
 
 @dataclass(frozen=True)
 class _Bank:

@@ -82,6 +82,23 @@ def step_losses(
         memory: segments of past batches.
     """
     embeddings, scores = network(batch.inputs)
+    losses = _contrast(embeddings, batch, recipe, classes, rules, memory)
+    total = total_loss(losses, recipe.settings) if losses else embeddings.sum() * 0
+    if recipe.cross_entropy:
+        losses["cross_entropy"] = cross_entropy(scores, batch.seeds, classes)
+        total = total + recipe.cross_entropy * losses["cross_entropy"]
+    return total, losses
+
+
+def _contrast(
+    embeddings: Tensor, batch: Batch, recipe: Recipe, classes: int, rules: Rules, memory: MemoryBank
+) -> dict[str, Tensor]:
+    """The relations' losses by name, none where no relation is on; remembers the segments.
+
+    The embeddings (B, D, h, w) are those of the batch, the rest is as for `step_losses`.
+    """
+    if not recipe.settings.on:
+        return {}
     background, ignore = rules
     segments = segment_pixels(
         embeddings,
@@ -101,12 +118,8 @@ def step_losses(
         settings=recipe.settings,
         memory=memory,
     )
-    total = total_loss(losses, recipe.settings) if losses else embeddings.sum() * 0
-    if recipe.cross_entropy:
-        losses["cross_entropy"] = cross_entropy(scores, batch.seeds, classes)
-        total = total + recipe.cross_entropy * losses["cross_entropy"]
     memory.push(segments, batch.tags)
-    return total, losses
+    return losses
 
 
 Rules = tuple[int | None, int]

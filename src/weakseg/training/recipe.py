@@ -149,11 +149,15 @@ class Recipe:
         if not 0 <= self.validation < 1:
             raise _wrong("validation", self.validation, "at least 0, less than 1")
 
-    def resolved(self, kinds: tuple[str, ...]) -> Recipe:
+    def resolved(self, kinds: tuple[str, ...], *, complete: bool = False) -> Recipe:
         """This recipe with everything that was left open decided.
 
         Args:
             kinds: of label that will be trained on.
+            complete: every image has a full mask, which leaves pseudo-masks nothing to label.
+
+        Raises:
+            InputError: nothing would train the embedding, or sizes do not fit each other.
         """
         device = resolve_device(self.device)
         regime = self.regime
@@ -163,14 +167,19 @@ class Recipe:
         if not frozen and self.crop % self.output_stride:
             rule = f"a multiple of --output-stride, {self.output_stride}"
             raise _wrong("crop", self.crop, rule)
+        relations = self.relations or relations_for(kinds, complete=complete)
+        if not self.cross_entropy and not relations.on:
+            rule = "more than 0 where no relation has a weight: nothing would train the embedding"
+            raise _wrong("cross_entropy", self.cross_entropy, rule)
         return replace(
             self,
             kinds=kinds,
+            rounds=0 if complete else self.rounds,
             regime=regime,
             device=str(device),
             steps=(600 if frozen else 4000) if self.steps is None else self.steps,
             crop=self.crop or (28 if frozen else 320),
-            relations=self.relations or relations_for(kinds),
+            relations=relations,
         )
 
     @property
@@ -179,20 +188,38 @@ class Recipe:
         return self.relations or relations_for(self.kinds)
 
 
-#: Weights and concentrations by kind of label.
-BY_KIND: dict[str, RelationSettings] = {
-    kind: RelationSettings(
-        image_similarity=Relation(0.1, 16.0),
-        annotation=Relation(0.3, 6.0),
-        cooccurrence=Relation(0.1, 8.0),
-        affinity=Relation(0.1, 12.0),
+def relations_at(weight: float) -> RelationSettings:
+    """All four relations on, of this weight beside a cross-entropy of weight 1.
+
+    The relation of annotations has three times the weight: few pixels are labelled.
+    """
+    return RelationSettings(
+        image_similarity=Relation(weight, 16.0),
+        annotation=Relation(3 * weight, 6.0),
+        cooccurrence=Relation(weight, 8.0),
+        affinity=Relation(weight, 12.0),
     )
-    for kind in ("masks", "scribbles", "points", "boxes", "tags")
+
+
+#: Relations by kind of label, the most certain kind first; docs/results.md has the evidence.
+BY_KIND: dict[str, RelationSettings] = {
+    "masks": relations_at(1.0),
+    "scribbles": relations_at(1.0),
+    "points": relations_at(1.0),
+    "boxes": relations_at(0.3),
+    "tags": relations_at(1.0),
 }
 
 
-def relations_for(kinds: tuple[str, ...]) -> RelationSettings:
-    """Relation settings for the kinds of label of a data set: those of the most certain kind."""
+def relations_for(kinds: tuple[str, ...], *, complete: bool = False) -> RelationSettings:
+    """Relation settings for the kinds of label of a data set: those of the most certain kind.
+
+    Args:
+        kinds: of label.
+        complete: every image has a full mask: the relations have nothing to find, and none is on.
+    """
+    if complete:
+        return relations_at(0.0)
     return BY_KIND[min(kinds, key=list(BY_KIND).index)] if kinds else BY_KIND["points"]
 
 
