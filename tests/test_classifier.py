@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weakseg.classifier import PixelClassifier, cross_entropy, pooled
+from weakseg.classifier import PixelClassifier, cross_entropy, favour_rare, pooled
 
 IN, DIM, CLASSES = 6, 4, 3
 
@@ -114,3 +116,28 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels(values, classes):
     if not counted:
         assert loss.item() == 0
         assert not logits.grad.any()
+
+
+def test_smoothed_cross_entropy_spreads_a_share_of_the_label():
+    logits = torch.tensor([[2.0, 0.0, -1.0]]).view(1, 3, 1, 1)
+    log = torch.log_softmax(logits[0, :, 0, 0], 0)
+    found = cross_entropy(logits, torch.zeros(1, 1, 1), 3, 0.3)
+    torch.testing.assert_close(found, -(0.8 * log[0] + 0.1 * log[1] + 0.1 * log[2]))
+
+
+def test_smoothed_cross_entropy_passes_over_unlabelled_pixels():
+    logits = torch.randn(1, 3, 1, 4)
+    labels = torch.tensor([[[0, 3, 2, 255]]])
+    alone = cross_entropy(logits[..., [0, 2]], labels[..., [0, 2]], 3, 0.1)
+    torch.testing.assert_close(cross_entropy(logits, labels, 3, 0.1), alone)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1, 1.0])
+def test_rare_classes_are_favoured_by_their_share(classifier, strength):
+    inputs = given_inputs()
+    before = classifier(*inputs)
+    shares = torch.tensor([0.9, 0.1, 0.0])
+    favour_rare(classifier, shares, strength)
+    expected = torch.tensor([-math.log(0.9), -math.log(0.1), 0.0]) * strength
+    change = (classifier(*inputs) - before).mean((0, 2, 3))
+    torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-4)

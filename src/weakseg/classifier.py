@@ -74,15 +74,38 @@ def pooled(features: Tensor) -> Tensor:
     return features.float().mean((-2, -1))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy over the labelled pixels; 0 where there is none.
 
     Args:
         logits: (B, C, h, w).
         labels: (B, h, w) seed map; values outside 0..classes-1 do not count.
         classes: C.
+        smoothing: share of each label that is spread over all classes (Szegedy et al., CVPR 2016,
+            section 7).
     """
     labelled = (labels >= 0) & (labels < classes)
     target = torch.where(labelled, labels, -1).long()
-    total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    total = F.cross_entropy(
+        logits, target, ignore_index=-1, reduction="sum", label_smoothing=smoothing
+    )
     return total / labelled.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def favour_rare(classifier: PixelClassifier, shares: Tensor, strength: float) -> None:
+    """Lower every class's score by `strength` times the logarithm of its share, in the last bias.
+
+    Unsure pixels go to the most frequent class, mostly the background, at the cost of classes that
+    the mean IoU counts as much (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021,
+    equation 9).
+
+    Args:
+        classifier: trained; changed in place.
+        shares: (C,) of the classes among the labels that it learned from; a class with share 0
+            keeps its score.
+        strength: 0 changes nothing, 1 makes all classes alike.
+    """
+    known = shares > 0
+    change = torch.where(known, strength * torch.where(known, shares, 1).log(), 0)
+    classifier.out.bias.sub_(change.to(classifier.out.bias))

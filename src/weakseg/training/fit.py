@@ -17,7 +17,6 @@ from weakseg.errors import InputError
 from weakseg.features import FeatureCache
 from weakseg.files import write_json
 from weakseg.models import EmbeddingHead
-from weakseg.relations import Relation, RelationSettings
 from weakseg.segmenter import Architecture, Segmenter, build_segmenter
 from weakseg.training import stages
 from weakseg.training.batches import RegionsOf
@@ -29,7 +28,7 @@ from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.measuring import Accuracy, describe_protocol, measure, results
 from weakseg.training.pixels import LabelledPixels
 from weakseg.training.progress import Progress
-from weakseg.training.recipe import Recipe
+from weakseg.training.recipe import Recipe, relations_at
 from weakseg.training.region_stage import region_stage
 from weakseg.training.run_folder import RunFolder
 from weakseg.training.setup import (
@@ -41,9 +40,6 @@ from weakseg.training.setup import (
     tensorboard_writer,
 )
 from weakseg.training.shift_stage import shifted_scores
-
-_OFF = Relation(0.0, 1.0)
-NO_RELATIONS = RelationSettings(_OFF, _OFF, _OFF, _OFF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +96,8 @@ def fit(
     recipe = recipe or Recipe()
     train, held_out = split_for_training(dataset, recipe)
     kinds = chosen_kinds(train, recipe.kinds, in_turn=recipe.mix)
-    recipe = recipe.resolved(kinds)
-    if kinds == ("masks",) and all(entry.mask is not None for entry in train):
-        recipe = replace(recipe, rounds=0)  # nothing is left that a pseudo-mask could label
+    complete = kinds == ("masks",) and all(entry.mask is not None for entry in train)
+    recipe = recipe.resolved(kinds, complete=complete)
     # What is wrong with the data shows before a run folder is made, or an old one thrown away.
     labels = Labels(train, recipe)
     check_files(train, held_out)
@@ -216,8 +211,9 @@ def train_rounds(
         job.seed(f"{name} weights")
         classifier = new_classifier(segmenter)
         pixels = LabelledPixels(features, masks, context, len(job.labels.info.classes))
-        stages.classifier_stage(job, classifier, pixels, head, name)
-        if number == job.recipe.rounds:
+        last = number == job.recipe.rounds
+        stages.classifier_stage(job, classifier, pixels, head, name, last=last)
+        if last:
             break
         scores = scores_from(job, classifier, head, features, context)
         if job.recipe.scores == "knn":
@@ -243,7 +239,7 @@ def train_baseline(
     """
     other = new_segmenter(job)
     if job.recipe.regime != "frozen":
-        recipe = replace(job.recipe, relations=NO_RELATIONS, cross_entropy=1.0)
+        recipe = replace(job.recipe, relations=relations_at(0.0), cross_entropy=1.0)
         alone = replace(job, recipe=recipe)
         features, network, context = train_embedding_and_features(
             alone, other, regions, "cross-entropy-embedding"

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from weakseg.ahead import map_ahead
-from weakseg.classifier import PixelClassifier, cross_entropy
+from weakseg.classifier import PixelClassifier, cross_entropy, favour_rare
 from weakseg.errors import InputError
 from weakseg.features import FeatureCache
 from weakseg.models import EmbeddingHead
@@ -21,6 +21,10 @@ PIXELS = 1024
 """Pixels in a training batch."""
 
 LR = 1e-3
+
+SMOOTHING, FAVOUR = 0.1, 0.1
+"""Of the last classifier, which predicts: smoothing of its labels, and strength of `favour_rare`.
+Those before it give pseudo-masks their probabilities and have neither."""
 
 
 class LabelledPixels:
@@ -88,6 +92,7 @@ def train_classifier(
     fabric: Fabric,
     log: Callable[[int, dict[str, float]], None],
     seed: int = 0,
+    last: bool = False,
 ) -> PixelClassifier:
     """Train a classifier with cross-entropy on labelled positions.
 
@@ -99,6 +104,7 @@ def train_classifier(
         fabric: device and precision.
         log: called with step and losses.
         seed: of the drawing.
+        last: it predicts: with smooth labels, and unsure pixels rather go to rare classes.
 
     Returns:
         The classifier, in eval mode.
@@ -120,10 +126,12 @@ def train_classifier(
             with torch.no_grad():
                 embeddings = None if head is None else head(features)
             scores = classifier(features, context, embeddings)
-        loss = cross_entropy(scores, labels, classes)
+        loss = cross_entropy(scores, labels, classes, SMOOTHING if last else 0.0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         log(step + 1, {"cross_entropy": float(loss.detach())})
+    if last:
+        favour_rare(classifier, pixels.shares, FAVOUR)
     return classifier.eval()

@@ -162,15 +162,19 @@ def classifier_stage(
     pixels: LabelledPixels,
     head: EmbeddingHead | None,
     name: str,
+    *,
+    last: bool = False,
 ) -> PixelClassifier:
-    """Train a pixel classifier on seeds or pseudo-masks."""
+    """Train a pixel classifier on seeds or pseudo-masks; the last one is that which predicts."""
     file = job.run.stages / f"{name}.safetensors"
     if file.exists():
         load_stage(file, classifier)
         return classifier.to(job.fabric.device).eval()
     job.seed(name)
     with job.progress.training(name, job.recipe.classifier_steps, job.run) as log:
-        train_classifier(classifier, pixels, job.recipe, head=head, fabric=job.fabric, log=log)
+        train_classifier(
+            classifier, pixels, job.recipe, head=head, fabric=job.fabric, log=log, last=last
+        )
     save_stage(file, classifier)
     return classifier
 
