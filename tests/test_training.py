@@ -14,6 +14,7 @@ from weakseg.images import read_mask
 from weakseg.relations import RELATIONS
 from weakseg.training import embedding, progress
 from weakseg.training.labels import Labels, chosen_kinds
+from weakseg.training.recipe import relations_at
 from weakseg.training.run_folder import RunFolder
 
 QUICK = Recipe(
@@ -67,9 +68,25 @@ def test_pseudo_masks_may_start_from_the_knn_vote(tmp_path):
     assert any(len(np.unique(read_mask(path))) > 1 for path in masks)
 
 
-def test_all_four_relations_are_trained_and_logged(finished):
-    records = [r for r in finished.job.run.records() if r["stage"] == "embedding"]
-    assert set(RELATIONS) <= set(records[-1]["losses"])
+def losses_of(fitted):
+    """Names of the losses in the embedding's last record."""
+    return set([r for r in fitted.job.run.records() if r["stage"] == "embedding"][-1]["losses"])
+
+
+def test_the_relations_that_pay_are_trained_and_logged_without_being_asked_for(finished):
+    assert losses_of(finished) == {"image_similarity", "cooccurrence", "cross_entropy"}
+
+
+def test_all_four_relations_are_trained_and_logged(tmp_path):
+    recipe = replace(QUICK, relations=relations_at(0.1), rounds=0)
+    fitted = fit(scenes(4, 2), recipe, out=tmp_path / "run")
+    assert losses_of(fitted) == {*RELATIONS, "cross_entropy"}
+
+
+def test_full_masks_train_by_cross_entropy_alone(tmp_path):
+    recipe = replace(QUICK, kinds=("masks",))
+    fitted = fit(scenes(4, 2, masked=4), recipe, out=tmp_path / "run")
+    assert losses_of(fitted) == {"cross_entropy"}
 
 
 def test_a_loaded_run_predicts_as_the_fitted_one(finished):

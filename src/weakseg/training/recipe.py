@@ -167,7 +167,9 @@ class Recipe:
         if not frozen and self.crop % self.output_stride:
             rule = f"a multiple of --output-stride, {self.output_stride}"
             raise _wrong("crop", self.crop, rule)
-        relations = self.relations or relations_for(kinds, complete=complete)
+        relations = self.relations or relations_for(
+            kinds, cross_entropy=self.cross_entropy, complete=complete
+        )
         if not self.cross_entropy and not relations.on:
             rule = "more than 0 where no relation has a weight: nothing would train the embedding"
             raise _wrong("cross_entropy", self.cross_entropy, rule)
@@ -185,7 +187,7 @@ class Recipe:
     @property
     def settings(self) -> RelationSettings:
         """The relations, decided."""
-        return self.relations or relations_for(self.kinds)
+        return self.relations or relations_for(self.kinds, cross_entropy=self.cross_entropy)
 
 
 def relations_at(weight: float) -> RelationSettings:
@@ -201,26 +203,28 @@ def relations_at(weight: float) -> RelationSettings:
     )
 
 
-#: Relations by kind of label, the most certain kind first; docs/results.md has the evidence.
-BY_KIND: dict[str, RelationSettings] = {
-    "masks": relations_at(1.0),
-    "scribbles": relations_at(1.0),
-    "points": relations_at(1.0),
-    "boxes": relations_at(0.3),
-    "tags": relations_at(1.0),
-}
+#: Weight of the relations by kind of label, the most certain kind first.
+BY_KIND = {"masks": 1.0, "scribbles": 1.0, "points": 1.0, "boxes": 0.3, "tags": 1.0}
 
 
-def relations_for(kinds: tuple[str, ...], *, complete: bool = False) -> RelationSettings:
-    """Relation settings for the kinds of label of a data set: those of the most certain kind.
+def relations_for(
+    kinds: tuple[str, ...], *, cross_entropy: float = 1.0, complete: bool = False
+) -> RelationSettings:
+    """Relations that are worth it for the kinds of label of a data set, by docs/results.md.
 
     Args:
-        kinds: of label.
-        complete: every image has a full mask: the relations have nothing to find, and none is on.
+        kinds: of label; the most certain one decides.
+        cross_entropy: weight of the cross-entropy on the seeds. Beside it the relation of
+            annotations gains nothing and is off.
+        complete: every image has a full mask: nothing is left for the others to find.
     """
+    every = relations_at(BY_KIND[min(kinds or ("points",), key=list(BY_KIND).index)])
+    off = {"affinity"}
+    if cross_entropy:
+        off.add("annotation")
     if complete:
-        return relations_at(0.0)
-    return BY_KIND[min(kinds, key=list(BY_KIND).index)] if kinds else BY_KIND["points"]
+        off |= {"image_similarity", "cooccurrence"}
+    return replace(every, **{name: replace(getattr(every, name), weight=0.0) for name in off})
 
 
 def resolve_device(name: str) -> torch.device:
