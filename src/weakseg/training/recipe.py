@@ -215,12 +215,13 @@ def relations_for(
     Args:
         kinds: of label; the most certain one decides.
         cross_entropy: weight of the cross-entropy on the seeds. Beside it the relation of
-            annotations gains nothing and is off.
+            annotations gains nothing and is off, but for seeds of class maps.
         complete: every image has a full mask: nothing is left for the others to find.
     """
-    every = relations_at(BY_KIND[min(kinds or ("points",), key=list(BY_KIND).index)])
+    kind = min(kinds or ("points",), key=list(BY_KIND).index)
+    every = relations_at(BY_KIND[kind])
     off = {"affinity"}
-    if cross_entropy:
+    if cross_entropy and kind not in ("boxes", "tags"):
         off.add("annotation")
     if complete:
         off |= {"image_similarity", "cooccurrence"}
