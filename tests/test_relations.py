@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,7 +274,7 @@ def test_everything_labelled_leaves_no_affinity():
 
 
 def test_affinity_needs_a_near_labelled_segment():
-    settings = RelationSettings(affinity_cosine=1.1)
+    settings = replace(all_on(), affinity_cosine=1.1)
     losses, _ = losses_of(*batch_of(), settings)
     assert "affinity" not in losses
 

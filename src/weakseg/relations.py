@@ -33,7 +33,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class RelationSettings:
-    """The four relations; the defaults are those published for scribbles, with affinity on.
+    """The four relations; the defaults are those of points and scribbles, by docs/results.md.
 
     Attributes:
         image_similarity: pixels of one low-level region belong together.
@@ -44,10 +44,10 @@ class RelationSettings:
         affinity_cosine: how near they must be.
     """
 
-    image_similarity: Relation = field(default=Relation(0.1, 16.0))
-    annotation: Relation = field(default=Relation(1.0, 6.0))
-    cooccurrence: Relation = field(default=Relation(0.5, 12.0))
-    affinity: Relation = field(default=Relation(0.5, 12.0))
+    image_similarity: Relation = field(default=Relation(1.0, 16.0))
+    annotation: Relation = field(default=Relation(0.0, 6.0))
+    cooccurrence: Relation = field(default=Relation(1.0, 8.0))
+    affinity: Relation = field(default=Relation(0.0, 12.0))
     affinity_neighbours: int = 3
     affinity_cosine: float = 0.95
 

@@ -55,7 +55,7 @@ class Recipe:
             superpixels, or "none". A folder of your own maps is given as `region_maps`.
         region_maps: folder of region maps, one for each image by name, instead of `regions`.
         relations: weight and concentration of the four relations; by default they follow the
-            kinds of label.
+            kinds of label. Where one is given, the others are as for points.
         cross_entropy: weight of a cross-entropy on the seeds that also trains the embedding.
         memory: number of past batches whose segments are compared with.
         grid: k-means cells (rows, columns) that segments start from in training.
