@@ -99,6 +99,11 @@ def changes(base: Recipe, settings: RelationSettings):
         yield f"only {name}", replace(base, relations=one)
     for weight in WEIGHTS:
         yield f"relations at {weight:g}", replace(base, relations=relations_at(weight))
+    rest = replace(settings, annotation=OFF)
+    heavier = replace(rest, image_similarity=replace(rest.image_similarity, weight=3.0))
+    yield "no annotation, similarity 3", replace(base, relations=heavier)
+    wider = replace(rest, affinity_cosine=0.8)
+    yield "no annotation, affinity cosine 0.8", replace(base, relations=wider)
     yield "without memory", replace(base, memory=0)
     yield "without regions", replace(base, regions="none")
     yield "without cross-entropy", replace(base, cross_entropy=0.0)
