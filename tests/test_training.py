@@ -12,7 +12,7 @@ from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
 from weakseg.errors import InputError
 from weakseg.images import read_mask
 from weakseg.relations import RELATIONS
-from weakseg.training import embedding, progress
+from weakseg.training import embedding, pixels, progress
 from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.recipe import relations_at
 from weakseg.training.run_folder import RunFolder
@@ -87,6 +87,14 @@ def test_full_masks_train_by_cross_entropy_alone(tmp_path):
     recipe = replace(QUICK, kinds=("masks",))
     fitted = fit(scenes(4, 2, masked=4), recipe, out=tmp_path / "run")
     assert losses_of(fitted) == {"cross_entropy"}
+
+
+def test_only_the_classifier_that_predicts_favours_rare_classes(tmp_path, monkeypatch):
+    shares = []
+    monkeypatch.setattr(pixels, "favour_rare", lambda _, found, strength: shares.append(found))
+    fit(scenes(4, 2), replace(QUICK, baselines=True), out=tmp_path / "run")
+    assert len(shares) == 1  # of classifier-0, classifier-1 and plain cross-entropy
+    assert float(shares[0].sum()) == pytest.approx(1)
 
 
 def test_a_loaded_run_predicts_as_the_fitted_one(finished):
