@@ -106,3 +106,18 @@ def test_a_full_disk_leaves_no_data_set(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_write_that_fails_before_its_first_image_leaves_no_new_folder(tmp_path, there):
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+
+    def write():
+        with DatasetWriter(folder, INFO) as writer:
+            writer.add(PHOTO, name="../x")
+
+    with pytest.raises(InputError):
+        write()
+    assert folder.exists() == there

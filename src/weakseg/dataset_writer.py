@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
@@ -63,8 +63,10 @@ class DatasetWriter:
         self._stack = ExitStack()
         self._lines: IO[str] | None = None
         self._names: set[str] = set()
+        self._made = False
 
     def __enter__(self) -> DatasetWriter:
+        self._made = not self.folder.exists()
         with ExitStack() as stack:
             path = stack.enter_context(atomic_path(self.folder / "annotations.jsonl"))
             self._lines = stack.enter_context(path.open("w", encoding="utf-8"))
@@ -81,6 +83,9 @@ class DatasetWriter:
         self._stack.__exit__(kind, error, trace)
         if error is None:
             self.info.save(self.folder / "dataset.yaml")
+        elif self._made:
+            with suppress(OSError):  # something was written, which is not lost
+                self.folder.rmdir()
 
     def add(
         self,
