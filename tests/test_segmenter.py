@@ -66,6 +66,17 @@ def test_the_crf_follows_the_photograph(model):
 
 
 @pytest.mark.parametrize(
+    ("scores", "present"),
+    [((0, 0, 0), {0, 1, 2}), ((2, 0, 0), {0, 1, 2}), ((6, 5, 0), {0, 1}), ((9, 0, 0), {0})],
+)
+def test_the_crf_sees_the_classes_that_the_image_may_show(model, monkeypatch, scores, present):
+    constant = torch.tensor(scores).float()[:, None, None].expand(-1, 9, 12)
+    monkeypatch.setattr(model, "scores", lambda features: constant)
+    prediction = model.predict(photograph(), crf=True, probabilities=True)
+    assert set(np.flatnonzero(prediction.probabilities.max((1, 2)))) == present
+
+
+@pytest.mark.parametrize(
     "convert",
     [
         lambda grey: grey,

@@ -28,6 +28,10 @@ from weakseg.models import Backbone, EmbeddingHead, load_backbone
 STRIDE = 8
 """Input pixels between neighbouring positions of features and class scores."""
 
+_PRESENT = 0.1
+"""Share of the image's highest probability that a class must reach somewhere to be seen by the CRF:
+of 21 classes some 5 do, at a cost of .02 mIoU."""
+
 WEIGHTS, MODEL = "weights.safetensors", "model.json"
 
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
@@ -269,7 +273,8 @@ def _enlarged(total: Tensor, size: tuple[int, int], keep: bool) -> Prediction:
 def _sharpened(picture: NDArray[np.uint8], total: Tensor, keep: bool) -> Prediction:
     full = _enlarged(total, picture.shape[:2], True).probabilities
     assert full is not None
-    present = np.flatnonzero(full.max((1, 2)) > 1e-2)
+    peaks = full.max((1, 2))
+    present = np.flatnonzero(peaks > _PRESENT * peaks.max())
     some = full[present] / full[present].sum(0)
     sharp = dense_crf(picture, some).numpy() if len(present) > 1 else some
     mask = present[sharp.argmax(0)].astype(np.uint8)
