@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 
 from variants import labelled, shortened
 
-from weakseg.relations import RELATIONS, Relation, RelationSettings
+from weakseg.relations import RELATIONS, RelationSettings
 from weakseg.training.recipe import Recipe, relations_at
 
 BACKBONE = "tf_efficientnet_lite2"
 WEAK = ("scribbles", "points", "boxes", "tags")
-OFF = Relation(0.0, 1.0)
 REDUCED = {"steps": 300, "classifier_steps": 750, "rounds": 1, "crf": False}
 """The protocol of the ablation: half the steps, one round of pseudo-masks, no CRF in them."""
 WEIGHTS = (0.1, 0.3, 3)
@@ -89,18 +88,18 @@ def ablation(seed):
 
 
 def changes(base: Recipe, settings: RelationSettings):
-    none = replace(settings, **dict.fromkeys(RELATIONS, OFF))
+    none = settings.weighted(**dict.fromkeys(RELATIONS, 0.0))
     yield "default relations", replace(base, relations=None)
     yield "without relations", replace(base, relations=none)
     for name in RELATIONS:
-        yield f"without {name}", replace(base, relations=replace(settings, **{name: OFF}))
+        yield f"without {name}", replace(base, relations=settings.weighted(**{name: 0.0}))
     for name in RELATIONS:
-        one = replace(none, **{name: getattr(settings, name)})
+        one = none.weighted(**{name: getattr(settings, name).weight})
         yield f"only {name}", replace(base, relations=one)
     for weight in WEIGHTS:
         yield f"relations at {weight:g}", replace(base, relations=relations_at(weight))
-    rest = replace(settings, annotation=OFF)
-    heavier = replace(rest, image_similarity=replace(rest.image_similarity, weight=3.0))
+    rest = settings.weighted(annotation=0.0)
+    heavier = rest.weighted(image_similarity=3.0)
     yield "no annotation, similarity 3", replace(base, relations=heavier)
     wider = replace(rest, affinity_cosine=0.8)
     yield "no annotation, affinity cosine 0.8", replace(base, relations=wider)

@@ -22,7 +22,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +139,7 @@ def prepared(method, seed, images, args):
     """A job whose labels are the scribbles; the co-occurrence weight is 0 for one method."""
     relations = relations_for(KINDS)
     if method == WITHOUT:
-        relations = replace(relations, cooccurrence=replace(relations.cooccurrence, weight=0.0))
+        relations = relations.weighted(cooccurrence=0.0)
     recipe = Recipe(
         kinds=KINDS,
         backbone="tf_efficientnet_lite2",

@@ -10,9 +10,11 @@
 Every other segment that is compared is negative.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +57,11 @@ class RelationSettings:
     def on(self) -> tuple[str, ...]:
         """Names of the relations that have a weight."""
         return tuple(name for name in RELATIONS if getattr(self, name).weight)
+
+    def weighted(self, **weights: float) -> RelationSettings:
+        """These settings with other weights for the relations that are named."""
+        changed = {name: replace(getattr(self, name), weight=w) for name, w in weights.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)

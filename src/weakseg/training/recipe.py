@@ -10,7 +10,7 @@ import torch
 
 from weakseg.annotation import check_kinds
 from weakseg.errors import InputError
-from weakseg.relations import Relation, RelationSettings
+from weakseg.relations import RelationSettings
 
 Regime = Literal["auto", "frozen", "fine-tune"]
 Regions = Literal["learned", "gradient", "slic", "none"]
@@ -195,11 +195,8 @@ def relations_at(weight: float) -> RelationSettings:
 
     The relation of annotations has three times the weight: few pixels are labelled.
     """
-    return RelationSettings(
-        image_similarity=Relation(weight, 16.0),
-        annotation=Relation(3 * weight, 6.0),
-        cooccurrence=Relation(weight, 8.0),
-        affinity=Relation(weight, 12.0),
+    return RelationSettings().weighted(
+        image_similarity=weight, annotation=3 * weight, cooccurrence=weight, affinity=weight
     )
 
 
@@ -225,7 +222,7 @@ def relations_for(
         off.add("annotation")
     if complete:
         off |= {"image_similarity", "cooccurrence"}
-    return replace(every, **{name: replace(getattr(every, name), weight=0.0) for name in off})
+    return every.weighted(**dict.fromkeys(off, 0.0))
 
 
 def resolve_device(name: str) -> torch.device:
