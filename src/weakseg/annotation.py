@@ -22,6 +22,9 @@ from weakseg.errors import InputError, Problem
 KINDS = ("masks", "scribbles", "points", "boxes", "tags")
 """The kinds of label, the most certain first."""
 
+UNPLACED = frozenset({"boxes", "tags"})
+"""Kinds that say that a class is there, not where: class maps give their seeds."""
+
 LABEL_KEYS = ("tags", "boxes", "points", "scribbles", "ignore")
 """The keys of an annotation in the native JSON form."""
 

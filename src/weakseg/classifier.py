@@ -107,5 +107,5 @@ def favour_rare(classifier: PixelClassifier, shares: Tensor, strength: float) ->
         strength: 0 changes nothing, 1 makes all classes alike.
     """
     known = shares > 0
-    change = torch.where(known, strength * torch.where(known, shares, 1).log(), 0)
+    change = torch.where(known, strength * shares.log(), 0)
     classifier.out.bias.sub_(change.to(classifier.out.bias))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weakseg.annotation import UNPLACED
 from weakseg.dataset import DatasetInfo
 from weakseg.files import write_text
 from weakseg.images import palette
@@ -222,7 +223,7 @@ def _notes_of(fitted: Fitted) -> list[str]:
     labels = fitted.job.labels
     info, recipe = labels.info, fitted.job.recipe
     # Tags and boxes leave the background unsaid; the class maps find it.
-    unsaid = {info.background} if {"boxes", "tags"} & set(recipe.kinds) else set()
+    unsaid = set() if UNPLACED.isdisjoint(recipe.kinds) else {info.background}
     seen = labels.tags.any(0).tolist()
     missing = [c for c, s in zip(info.classes, seen, strict=True) if not s and c not in unsaid]
     result = []

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weakseg.annotation import KINDS, Annotation
+from weakseg.annotation import KINDS, UNPLACED, Annotation
 from weakseg.box_tightness import BoxedClass, boxed_classes
 from weakseg.dataset import Dataset, DatasetInfo, Entry
 from weakseg.errors import InputError
@@ -121,7 +121,7 @@ class Labels:
 
     def needs_cam(self) -> bool:
         """Whether some image has boxes or tags, which say that a class is there, not where."""
-        return bool({"boxes", "tags"} & set(self.recipe.kinds))
+        return not UNPLACED.isdisjoint(self.recipe.kinds)
 
     def _size(self, index: int) -> tuple[int, int]:
         height, width = self.sizes[index].tolist()

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from weakseg.annotation import check_kinds
+from weakseg.annotation import KINDS, UNPLACED, check_kinds
 from weakseg.errors import InputError
 from weakseg.relations import RelationSettings
 
@@ -200,10 +200,6 @@ def relations_at(weight: float) -> RelationSettings:
     )
 
 
-#: Weight of the relations by kind of label, the most certain kind first.
-BY_KIND = {"masks": 1.0, "scribbles": 1.0, "points": 1.0, "boxes": 0.3, "tags": 1.0}
-
-
 def relations_for(
     kinds: tuple[str, ...], *, cross_entropy: float = 1.0, complete: bool = False
 ) -> RelationSettings:
@@ -215,10 +211,10 @@ def relations_for(
             annotations gains nothing and is off, but for seeds of class maps.
         complete: every image has a full mask: nothing is left for the others to find.
     """
-    kind = min(kinds or ("points",), key=list(BY_KIND).index)
-    every = relations_at(BY_KIND[kind])
+    kind = min(kinds or ("points",), key=KINDS.index)
+    every = relations_at(0.3 if kind == "boxes" else 1.0)
     off = {"affinity"}
-    if cross_entropy and kind not in ("boxes", "tags"):
+    if cross_entropy and kind not in UNPLACED:
         off.add("annotation")
     if complete:
         off |= {"image_similarity", "cooccurrence"}
