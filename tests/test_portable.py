@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,9 @@ def untrained(architecture):
     return made
 
 
-@pytest.fixture(scope="module")
-def model():
-    return untrained(SMALL)
+@pytest.fixture(scope="module", params=[0, 32], ids=["no walk", "walk"])
+def model(request):
+    return untrained(replace(SMALL, walk=request.param))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_onnx_on_twenty_photographs(voc_subset, tmp_path):
         if len(photographs) == 20:
             break
     assert len(photographs) == 20
-    trained_size = Architecture("tf_efficientnet_lite0", 16, 416, 8, 16)
+    trained_size = Architecture("tf_efficientnet_lite0", 16, 416, 8, 16, walk=32)
     model = untrained(trained_size)
     export_model(model, tmp_path / "model.onnx")
     run = files.onnx_runner((tmp_path / "model.onnx").read_bytes())

@@ -73,6 +73,19 @@ def test_predict_averages_and_sharpens(trained, photos, tmp_path):
     assert read_mask(tmp_path / "sharp/a.png").shape == read_mask(tmp_path / "plain/a.png").shape
 
 
+def test_the_walk_can_be_left_out(trained, photos, tmp_path):
+    """The run was trained with one; asking for as many steps changes nothing."""
+    for name, flags in {"own": [], "64": ["--walk", "64"], "none": ["--walk", "0"]}.items():
+        out = tmp_path / name
+        call("predict", trained, photos / "a.jpg", "--out", out, "--probabilities", *flags)
+    own, same, none = (
+        np.load(tmp_path / name / "probabilities/a.npz")["probabilities"]
+        for name in ("own", "64", "none")
+    )
+    np.testing.assert_array_equal(own, same)
+    assert np.abs(own - none).max() > 1e-3
+
+
 def test_an_image_that_fails_is_listed_and_the_rest_goes_on(trained, photos, tmp_path, capsys):
     (photos / "0broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:900])
     (photos / "notes.png").write_text("no image at all")
@@ -162,6 +175,7 @@ def test_masks_among_the_photographs_are_not_predicted_again(trained, photos, ca
         (["RUN", "PHOTOS", "--scales", "0"], "--scales"),
         (["RUN", "PHOTOS", "--scales", "nan"], "--scales"),
         (["RUN", "PHOTOS", "--scales", ""], "--scales"),
+        (["RUN", "PHOTOS", "--walk=-1"], "--walk"),
         (["RUN", "PHOTOS", "--device", "abacus"], "--device"),
         (["RUN", "PHOTOS", "--split", "val"], "dataset.yaml"),
         (["RUN", "REEF", "--split", "test"], "one of train, val"),

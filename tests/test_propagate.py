@@ -95,8 +95,26 @@ def test_few_products_stand_for_many_steps():
         calls.append(1)
         return x
 
-    propagate._power(times, torch.ones(1, 3), 64)
+    propagate.power(times, torch.ones(1, 3), 64)
     assert len(calls) == 29
+
+
+def test_no_product_of_subnormal_numbers(monkeypatch):
+    """They take ten times as long; a class that cannot occur keeps scores of 0."""
+    seen, power = [], propagate.power
+    monkeypatch.setattr(
+        propagate, "power", lambda times, x, steps: seen.append(x) or power(times, x, steps)
+    )
+    embeddings, _ = smooth_problem(6, 3, 9, 14)
+    scores = torch.full((4, 9, 14), 1e-40)
+    scores[0, :5] = scores[1, 5:] = 1
+    scores[2] = 0
+    walked = random_walk(embeddings.float(), scores)
+    (start,) = seen
+    assert start[[0, 1, 3]].min() > 1e-13
+    assert not start[2].any()
+    assert not walked[2].any()
+    assert walked[3].max() < 1e-39  # as before
 
 
 def test_scores_stay_within_like_embeddings():

@@ -1,5 +1,7 @@
+import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from weakseg.classifier import PixelClassifier
 from weakseg.dataset_info import DatasetInfo
 from weakseg.errors import InputError
 from weakseg.segmenter import Architecture, Segmenter, _enlarged, build_segmenter
@@ -132,6 +135,46 @@ def test_features_may_be_computed_once(model):
     torch.testing.assert_close(vectors.norm(dim=0), torch.ones(vectors.shape[1:]))
     again = model.predict_features(features, (60, 96))
     np.testing.assert_array_equal(again.mask, model.predict(image).mask)
+
+
+def with_walk(model, steps):
+    walking = copy.deepcopy(model)
+    walking.architecture = replace(SMALL, walk=steps)
+    return walking
+
+
+def test_prediction_walks_along_the_embedding(model):
+    """Where the embedding has two values, each half comes to one mean; classes keep their mass."""
+    walking, features = with_walk(model, 32), model.features(photograph())
+    halves = torch.zeros(1, 8, *features.shape[1:])
+    halves[:, 0, :, :6], halves[:, 1, :, 6:] = 1, 1
+    walking.head.forward = lambda features, size: halves
+    given = torch.rand(3, *features.shape[1:]).softmax(0)
+    spread = walking.spread(features, given)
+    for half in (slice(None, 6), slice(6, None)):
+        mean = given[:, :, half].mean((1, 2), keepdim=True)
+        torch.testing.assert_close(spread[:, :, half], mean.expand(-1, len(given[0]), 6))
+
+
+def test_the_walk_is_the_models_own_unless_asked_for(model):
+    image = photograph(60, 96)
+    walking, features = with_walk(model, 32), model.features(image)
+    own = walking.predict(image, probabilities=True)
+    np.testing.assert_array_equal(own.mask, walking.predict_features(features, (60, 96)).mask)
+    for predicted, walked in (
+        (model.predict(image, walk=32, probabilities=True), True),
+        (walking.predict(image, walk=0, probabilities=True), False),
+        (model.predict(image, probabilities=True), False),
+    ):
+        same = np.allclose(own.probabilities, predicted.probabilities, atol=1e-6)
+        assert same is walked
+
+
+def test_without_an_embedding_there_is_no_walk(model):
+    walking, features = with_walk(model, 32), model.features(photograph())
+    walking.classifier = PixelClassifier(len(features), 0, 3)
+    given = torch.rand(3, *features.shape[1:])
+    assert walking.spread(features, given) is given
 
 
 @pytest.mark.parametrize("size", [(600, 512), (7, 5), (1, 1), (33, 4000)])

@@ -24,6 +24,7 @@ from weakseg.features import compute_features
 from weakseg.files import atomic_path, write_json
 from weakseg.images import as_rgb
 from weakseg.models import Backbone, EmbeddingHead, load_backbone
+from weakseg.propagate import random_walk
 
 STRIDE = 8
 """Input pixels between neighbouring positions of features and class scores."""
@@ -40,13 +41,18 @@ _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is needed to rebuild a model before its weights are loaded."""
+    """What is needed to rebuild a model before its weights are loaded.
+
+    `walk` counts the steps of the random walk at prediction, see `Segmenter.spread`; models of
+    before there was one have none.
+    """
 
     backbone: str
     output_stride: int
     long_side: int
     dim: int
     hidden: int = 512
+    walk: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +129,35 @@ class Segmenter(nn.Module):
         scores: Tensor = self.classifier(batch, pooled(batch), embeddings)[0]
         return scores
 
+    @torch.inference_mode()
+    def spread(self, features: Tensor, probabilities: Tensor, steps: int | None = None) -> Tensor:
+        """Class probabilities after a random walk along the embedding: like pixels come to agree.
+
+        The walk of the pseudo-masks (Ke, Hwang, Yu, ICLR 2021, "SPML"), which this model's
+        classifier learned from, at prediction too.
+
+        Args:
+            features: (C, h, w).
+            probabilities: (classes, h, w).
+            steps: of the walk; None: as the model was trained for; 0 changes nothing, nor does a
+                model whose classifier reads no embedding.
+
+        Returns:
+            (classes, h, w).
+        """
+        steps = self.architecture.walk if steps is None else steps
+        if not (steps and self.classifier.dim):
+            return probabilities
+        embeddings = self.head(features[None], features.shape[-2:])[0]
+        return random_walk(embeddings, probabilities, steps=steps)
+
     def predict(
         self,
         image: NDArray[Any],
         *,
         flip: bool = False,
         scales: Sequence[float] = (1,),
+        walk: int | None = None,
         crf: bool = False,
         probabilities: bool = False,
     ) -> Prediction:
@@ -138,6 +167,8 @@ class Segmenter(nn.Module):
             image: (H, W, 3) uint8 RGB, or what else `weakseg.images.as_rgb` takes; any size.
             flip: average with the mirrored image.
             scales: average over these sizes, .5 to 2 times the training size.
+            walk: steps of the random walk, see `spread`, on the average and the grid of the first
+                of these sizes.
             crf: sharpen with a dense CRF; needs memory for all classes at full size.
             probabilities: return those too.
         """
@@ -146,10 +177,11 @@ class Segmenter(nn.Module):
         for scale in scales:
             for mirrored in (False, True) if flip else (False,):
                 view = picture[:, ::-1].copy() if mirrored else picture
-                scores = self.scores(self.features(view, scale=scale)).softmax(0)
+                features = self.features(view, scale=scale)
+                scores = self.scores(features).softmax(0)
                 scores = scores.flip(-1) if mirrored else scores
                 if total is None:
-                    total = scores
+                    first, total = features, scores
                 else:
                     total = (
                         total
@@ -158,7 +190,7 @@ class Segmenter(nn.Module):
                         )[0]
                     )
         assert total is not None, "scales is empty"
-        total = total / total.sum(0)
+        total = self.spread(first, total / total.sum(0), walk)
         if crf:
             return _sharpened(picture, total.cpu(), probabilities)
         return _enlarged(total.cpu(), picture.shape[:2], probabilities)
@@ -170,7 +202,8 @@ class Segmenter(nn.Module):
             features: (C, h, w), as `features` gives them.
             size: (H, W) of the photograph.
         """
-        return _enlarged(self.scores(features).softmax(0).cpu(), size, False)
+        spread = self.spread(features, self.scores(features).softmax(0))
+        return _enlarged(spread.cpu(), size, False)
 
     def save(self, folder: Path, meta: dict[str, Any] | None = None) -> None:
         """Write weights and description to a folder; `load` needs nothing else."""

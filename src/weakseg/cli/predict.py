@@ -47,6 +47,7 @@ def predict(
     split: str | None = None,
     flip: bool = False,
     scales: tuple[float, ...] = (1.0,),
+    walk: int | None = None,
     crf: bool = False,
     confidence: bool = False,
     probabilities: bool = False,
@@ -66,6 +67,8 @@ def predict(
         split: IMAGES is a data set: predict this part of it, "val" for example.
         flip: Average over the image and its mirror image.
         scales: Average over these sizes, as factors on the training size: [0.75,1,1.25].
+        walk: Steps of the random walk that makes pixels of like embedding agree; 0 leaves it out.
+            By default as trained.
         crf: Sharpen masks with a dense CRF.
         confidence: Write OUT/confidence/NAME.png too, 255 times the winning class's probability.
         probabilities: Write OUT/probabilities/NAME.npz too, float16 (classes, H, W).
@@ -78,6 +81,8 @@ def predict(
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if not scales or not all(0 < scale <= 4 for scale in scales):
         raise InputError("--scales", found=list(scales), rule="factors above 0, up to 4")
+    if walk is not None and walk < 0:
+        raise InputError("--walk", found=walk, rule="0 or more")
     model = Segmenter.load(run, device=resolve_device(device))
     jobs = _from_dataset(images, split) if split else _from_files(images, out)
     _refuse_clashes(jobs)
@@ -88,7 +93,12 @@ def predict(
         try:
             image = read()
             prediction = model.predict(
-                image, flip=flip, scales=scales, crf=crf, probabilities=probabilities
+                image,
+                flip=flip,
+                scales=scales,
+                walk=walk,
+                crf=crf,
+                probabilities=probabilities,
             )
             _write(out, name, image, prediction, model, confidence, overlays)
         except (WeaksegError, OSError, MemoryError, RuntimeError) as error:

@@ -58,9 +58,9 @@ def export_model(segmenter: Segmenter, file: str | Path, *, format: str = "onnx"
     """Write a model to one file that runs without weakseg: photographs in, masks out.
 
     Inside: resizing to the training size (`Architecture.long_side`; bicubic, equal to Pillow's
-    to the bit), normalisation, backbone, head, classifier, softmax, enlarging to the size of the
-    photograph. Batch and image size are free. Outside: reading files and turning them as their
-    EXIF tag says; flips, further scales and the CRF of `Segmenter.predict`.
+    to the bit), normalisation, backbone, head, classifier, softmax, random walk, enlarging to the
+    size of the photograph. Batch and image size are free. Outside: reading files and turning them
+    as their EXIF tag says; flips, further scales and the CRF of `Segmenter.predict`.
 
     The input `image` is (B, H, W, 3) uint8 RGB (TorchScript also takes floats of 0 to 255), the
     outputs are `mask` (B, H, W) uint8 and `scores` (B, C, H, W) float32 probabilities. Classes,

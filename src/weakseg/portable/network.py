@@ -13,6 +13,7 @@ from weakseg.classifier import pooled
 from weakseg.errors import InputError
 from weakseg.models import stack_features
 from weakseg.portable.resizing import resize_bicubic
+from weakseg.propagate import SHARPNESS, power
 from weakseg.segmenter import STRIDE, Segmenter
 
 
@@ -42,6 +43,7 @@ class PortableSegmenter(nn.Module):
         for name in ("norm", "context_norm", "hidden_norm"):
             setattr(self.classifier, name, _ScaleAndShift(getattr(self.classifier, name)))
         self.long_side = model.architecture.long_side
+        self.walk = model.architecture.walk
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Classify every pixel of a batch of photographs of one size.
@@ -57,11 +59,21 @@ class PortableSegmenter(nn.Module):
         features = self._features(images.permute(0, 3, 1, 2), size)
         embeddings = self.head(features, features.shape[-2:]) if self.classifier.dim else None
         scores = self.classifier(features, pooled(features), embeddings).softmax(1)
+        if embeddings is not None and self.walk:
+            scores = self._spread(embeddings, scores)
         # Probabilities are enlarged, not scores before the softmax: as `predict` does.
         scores = F.interpolate(
             scores, (images.shape[1], images.shape[2]), mode="bilinear", align_corners=False
         )
         return scores.argmax(1).to(torch.uint8), scores
+
+    def _spread(self, embeddings: Tensor, scores: Tensor) -> Tensor:
+        """`Segmenter.spread` of a batch (B, D, h, w), (B, C, h, w)."""
+        vectors = embeddings.flatten(2)
+        affinity = (SHARPNESS * (vectors.transpose(1, 2) @ vectors - 1)).clamp(min=-40).exp()
+        transition = affinity / affinity.sum(1, keepdim=True)
+        some = scores.flatten(2).clamp(min=1e-12)  # products of subnormal numbers take long
+        return power(lambda x: x @ transition, some, self.walk).view_as(scores)
 
     def _resized(self, longest: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         """`features.resized_size` in tensors of one element; both round half to even."""

@@ -260,7 +260,9 @@ def new_segmenter(job: stages.Job) -> Segmenter:
     """A model with ImageNet weights and a new head and classifier."""
     recipe = job.recipe
     job.seed("segmenter")
-    architecture = Architecture(recipe.backbone, recipe.output_stride, recipe.long_side, recipe.dim)
+    architecture = Architecture(
+        recipe.backbone, recipe.output_stride, recipe.long_side, recipe.dim, walk=recipe.walk
+    )
     return build_segmenter(architecture, job.labels.info, weights=recipe.backbone_weights)
 
 

@@ -66,6 +66,7 @@ def describe_protocol(
         "classes": len(job.labels.info.classes),
         "mean": "over the classes that occur in the truth; ignored pixels do not count",
         "scales": [1],
+        "walk": recipe.walk,
         "flip": False,
         "crf": "in pseudo-masks only" if recipe.crf else False,
         "backbone": recipe.backbone,

@@ -51,6 +51,8 @@ class Recipe:
         scores: what pseudo-masks start from: the "classifier", or a vote of the nearest labelled
             segments ("knn").
         crf: sharpen pseudo-masks with a dense CRF.
+        walk: steps of the random walk along the embedding that spreads class probabilities at
+            prediction; 0 leaves it out.
         regions: low-level regions: "learned" contours, a "gradient" without weights, "slic"
             superpixels, or "none". A folder of your own maps is given as `region_maps`.
         region_maps: folder of region maps, one for each image by name, instead of `regions`.
@@ -92,6 +94,7 @@ class Recipe:
     rounds: int = 2
     scores: Scores = "classifier"
     crf: bool = True
+    walk: int = 64
     regions: Regions = "gradient"
     region_maps: Path | None = None
     relations: RelationSettings | None = None
@@ -128,7 +131,7 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "1 or more")
         for name in (
-            *("classifier_steps", "rounds", "memory", "crop", "workers"),
+            *("classifier_steps", "rounds", "walk", "memory", "crop", "workers"),
             *("weight_decay", "cross_entropy"),
         ):
             if not getattr(self, name) >= 0:
