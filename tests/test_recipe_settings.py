@@ -117,6 +117,7 @@ def test_a_value_of_the_wrong_type_in_a_file(tmp_path, capsys):
         ({"scores": "oracle"}, "--scores"),
         ({"precision": "fp8"}, "--precision"),
         ({"weight_decay": -1}, "--weight-decay"),
+        ({"walk": -1}, "--walk"),
         ({"cross_entropy": float("nan")}, "--cross-entropy"),
         ({"grid": (1, 2, 3)}, "--grid"),
     ],
@@ -150,11 +151,17 @@ def test_relations_and_rounds_follow_the_labels(kinds, cross_entropy, complete, 
     found = [getattr(recipe.settings, name).weight for name in RELATIONS]
     assert found == pytest.approx(weights)
     assert recipe.rounds == rounds
+    assert recipe.walk == (64 if any(weights) else 0)
 
 
 def test_relations_that_were_asked_for_stay_with_full_masks():
     mine = relations_at(0.2)
     assert Recipe(relations=mine).resolved(("masks",), complete=True).relations == mine
+
+
+def test_a_walk_that_was_asked_for_stays():
+    assert Recipe(walk=0).resolved(("points",)).walk == 0
+    assert Recipe(walk=9).resolved(("masks",), complete=True).walk == 9
 
 
 def test_an_embedding_without_any_loss_is_refused():

@@ -261,7 +261,7 @@ def new_segmenter(job: stages.Job) -> Segmenter:
     recipe = job.recipe
     job.seed("segmenter")
     architecture = Architecture(
-        recipe.backbone, recipe.output_stride, recipe.long_side, recipe.dim, walk=recipe.walk
+        recipe.backbone, recipe.output_stride, recipe.long_side, recipe.dim, walk=recipe.walk or 0
     )
     return build_segmenter(architecture, job.labels.info, weights=recipe.backbone_weights)
 

@@ -52,7 +52,8 @@ class Recipe:
             segments ("knn").
         crf: sharpen pseudo-masks with a dense CRF.
         walk: steps of the random walk along the embedding that spreads class probabilities at
-            prediction; 0 leaves it out.
+            prediction; 0 leaves it out. By default 64, as in pseudo-masks, where a relation trains
+            the embedding, else 0.
         regions: low-level regions: "learned" contours, a "gradient" without weights, "slic"
             superpixels, or "none". A folder of your own maps is given as `region_maps`.
         region_maps: folder of region maps, one for each image by name, instead of `regions`.
@@ -94,7 +95,7 @@ class Recipe:
     rounds: int = 2
     scores: Scores = "classifier"
     crf: bool = True
-    walk: int = 64
+    walk: int | None = None
     regions: Regions = "gradient"
     region_maps: Path | None = None
     relations: RelationSettings | None = None
@@ -125,13 +126,14 @@ class Recipe:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise _wrong(name, getattr(self, name), f"one of {', '.join(choices)}")
-        if self.steps is not None and self.steps < 0:
-            raise _wrong("steps", self.steps, "0 or more")
+        for name in ("steps", "walk"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise _wrong(name, getattr(self, name), "0 or more")
         for name in ("long_side", "dim", "batch", "devices"):
             if getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "1 or more")
         for name in (
-            *("classifier_steps", "rounds", "walk", "memory", "crop", "workers"),
+            *("classifier_steps", "rounds", "memory", "crop", "workers"),
             *("weight_decay", "cross_entropy"),
         ):
             if not getattr(self, name) >= 0:
@@ -183,6 +185,7 @@ class Recipe:
             regime=regime,
             device=str(device),
             steps=(600 if frozen else 4000) if self.steps is None else self.steps,
+            walk=(64 if relations.on else 0) if self.walk is None else self.walk,
             crop=self.crop or (28 if frozen else 320),
             relations=relations,
         )
