@@ -136,8 +136,8 @@ def test_a_recipe_takes_what_yaml_gives():
     ("kinds", "cross_entropy", "complete", "weights", "rounds"),
     [
         (("points",), 1.0, False, (1.0, 0.0, 1.0, 0.0), 2),
-        (("boxes",), 1.0, False, (0.3, 0.9, 0.3, 0.0), 2),
-        (("tags", "boxes"), 1.0, False, (0.3, 0.9, 0.3, 0.0), 2),
+        (("boxes",), 1.0, False, (1.0, 3.0, 1.0, 0.0), 2),
+        (("tags", "boxes"), 1.0, False, (1.0, 3.0, 1.0, 0.0), 2),
         (("tags",), 1.0, False, (1.0, 3.0, 1.0, 0.0), 2),
         (("tags", "points"), 1.0, False, (1.0, 0.0, 1.0, 0.0), 2),
         (("points",), 0.0, False, (1.0, 3.0, 1.0, 0.0), 2),

@@ -218,13 +218,12 @@ def relations_for(
         complete: every image has a full mask: nothing is left for the others to find.
     """
     kind = min(kinds or ("points",), key=KINDS.index)
-    every = relations_at(0.3 if kind == "boxes" else 1.0)
     off = {"affinity"}
     if cross_entropy and kind not in UNPLACED:
         off.add("annotation")
     if complete:
         off |= {"image_similarity", "cooccurrence"}
-    return every.weighted(**dict.fromkeys(off, 0.0))
+    return relations_at(1.0).weighted(**dict.fromkeys(off, 0.0))
 
 
 def resolve_device(name: str) -> torch.device:
