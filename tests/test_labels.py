@@ -135,3 +135,19 @@ def test_a_mask_that_does_not_fit_is_an_input_error(tmp_path):
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(InputError, match="masks"):
         Labels(dataset.split("val"), Recipe(kinds=("masks",)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "images", "lacking", "expected"),
+    [
+        (("tags",), 20, 0, ["disc"]),
+        (("tags",), 20, 1, ["disc"]),
+        (("tags",), 20, 2, []),
+        (("tags",), 9, 0, []),
+        (("points", "tags"), 20, 0, []),
+    ],
+)
+def test_classes_that_every_image_has_are_known_to_be_hard(kinds, images, lacking, expected):
+    common, other = Annotation(tags=("disc", "background")), Annotation(tags=("square",))
+    labels = labels_of(*[other] * lacking, *[common] * (images - lacking), kinds=kinds)
+    assert labels.tagged_everywhere() == expected

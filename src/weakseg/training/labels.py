@@ -123,6 +123,20 @@ class Labels:
         """Whether some image has boxes or tags, which say that a class is there, not where."""
         return not UNPLACED.isdisjoint(self.recipe.kinds)
 
+    def tagged_everywhere(self) -> list[str]:
+        """Classes that tags cannot locate: no image lacks one, so nothing sets its pixels apart.
+
+        None where other kinds of label are used too, or where under 10 images are tagged.
+        """
+        tags = self.tags[self.tags.any(1)]
+        if self.recipe.kinds != ("tags",) or len(tags) < 10:
+            return []
+        return [
+            name
+            for name, count in zip(self.info.classes, tags.sum(0).tolist(), strict=True)
+            if count >= 0.95 * len(tags) and name != self.info.background
+        ]
+
     def _size(self, index: int) -> tuple[int, int]:
         height, width = self.sizes[index].tolist()
         return height, width

@@ -143,6 +143,11 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
     ]
     if absent:
         say(f"[yellow]classes without any label, never predicted: {escape(', '.join(absent))}[/]")
+    if everywhere := job.labels.tagged_everywhere():
+        say(
+            f"[yellow]tags of nearly every image: {escape(', '.join(everywhere))}; tags alone do "
+            "not tell where these are, boxes, points or scribbles in a few images do[/]"
+        )
     say(
         f"{recipe.regime} {recipe.backbone} on {recipe.device}: features, "
         f"{recipe.steps} steps of the embedding, {recipe.rounds + 1} x {recipe.classifier_steps} "
