@@ -162,6 +162,12 @@ def test_relations_that_were_asked_for_stay_with_full_masks():
 def test_a_walk_that_was_asked_for_stays():
     assert Recipe(walk=0).resolved(("points",)).walk == 0
     assert Recipe(walk=9).resolved(("masks",), complete=True).walk == 9
+    assert Recipe(walk=9, long_side=1024).resolved(("points",)).walk == 9
+
+
+def test_large_grids_have_no_walk():
+    assert Recipe(long_side=512).resolved(("points",)).walk == 64
+    assert Recipe(long_side=513).resolved(("points",)).walk == 0
 
 
 def test_an_embedding_without_any_loss_is_refused():

@@ -53,7 +53,7 @@ class Recipe:
         crf: sharpen pseudo-masks with a dense CRF.
         walk: steps of the random walk along the embedding that spreads class probabilities at
             prediction; 0 leaves it out. By default 64, as in pseudo-masks, where a relation trains
-            the embedding, else 0.
+            the embedding and long_side is 512 or less: its cost grows with the fourth power.
         regions: low-level regions: "learned" contours, a "gradient" without weights, "slic"
             superpixels, or "none". A folder of your own maps is given as `region_maps`.
         region_maps: folder of region maps, one for each image by name, instead of `regions`.
@@ -185,10 +185,13 @@ class Recipe:
             regime=regime,
             device=str(device),
             steps=(600 if frozen else 4000) if self.steps is None else self.steps,
-            walk=(64 if relations.on else 0) if self.walk is None else self.walk,
+            walk=self._steps_of_walk(relations) if self.walk is None else self.walk,
             crop=self.crop or (28 if frozen else 320),
             relations=relations,
         )
+
+    def _steps_of_walk(self, relations: RelationSettings) -> int:
+        return 64 if relations.on and self.long_side <= 512 else 0
 
     @property
     def settings(self) -> RelationSettings:
