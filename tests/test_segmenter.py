@@ -148,7 +148,7 @@ def test_prediction_walks_along_the_embedding(model):
     walking, features = with_walk(model, 32), model.features(photograph())
     halves = torch.zeros(1, 8, *features.shape[1:])
     halves[:, 0, :, :6], halves[:, 1, :, 6:] = 1, 1
-    walking.head.forward = lambda features, size: halves
+    walking.head.forward = lambda features: halves
     given = torch.rand(3, *features.shape[1:]).softmax(0)
     spread = walking.spread(features, given)
     for half in (slice(None, 6), slice(6, None)):

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from drawn import DOMAINS
+from protocols import Predicting, measured
 
+from weakseg.annotation import KINDS
 from weakseg.dataset import Dataset, DatasetInfo, DatasetWriter
 from weakseg.demo.run import RECIPE
-from weakseg.evaluation import Confusion
 from weakseg.files import write_json
 from weakseg.simulate import simulate_labels
 from weakseg.training import fit
 
-KINDS = ("masks", "scribbles", "points", "boxes", "tags")
 COUNTS = {"train": 60, "val": 30}
 
 
@@ -67,12 +67,10 @@ def figures(dataset, kind, seed, runs):
     """mIoU by method, and the protocol."""
     recipe = replace(RECIPE, kinds=(kind,), seed=seed)
     fitted = fit(dataset, recipe, out=runs / f"{kind}-seed{seed}")
-    confusion = Confusion(dataset.info)
-    for entry in fitted.evaluated:
-        confusion.add(fitted.segmenter.predict(entry.read_image(), walk=0).mask, entry.read_mask())
+    still = measured(Predicting(fitted.segmenter, {"walk": 0}), fitted.evaluated)
     miou = {
         "cross_entropy": fitted.miou["cross_entropy"],
-        "without a walk": confusion.scores().miou,
+        "without a walk": still["miou"],
         "weakseg": fitted.miou["weakseg"],
     }
     return {"miou": miou, "protocol": fitted.protocol}

@@ -148,8 +148,7 @@ class Segmenter(nn.Module):
         steps = self.architecture.walk if steps is None else steps
         if not (steps and self.classifier.dim):
             return probabilities
-        embeddings = self.head(features[None], features.shape[-2:])[0]
-        return random_walk(embeddings, probabilities, steps=steps)
+        return random_walk(self.embed(features), probabilities, steps=steps)
 
     def predict(
         self,

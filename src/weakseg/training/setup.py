@@ -146,7 +146,7 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
     if everywhere := job.labels.tagged_everywhere():
         say(
             f"[yellow]tags of nearly every image: {escape(', '.join(everywhere))}; tags alone do "
-            "not tell where these are, boxes, points or scribbles in a few images do[/]"
+            "not tell where these are; boxes, points or scribbles do[/]"
         )
     say(
         f"{recipe.regime} {recipe.backbone} on {recipe.device}: features, "
