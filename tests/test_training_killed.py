@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from small_scenes import scenes
 
-from weakseg import Recipe, fit
+from weakseg import Recipe, files, fit
 from weakseg.training import embedding, progress
 
 QUICK = Recipe(
@@ -45,6 +45,10 @@ def train_and_die(out):
     fit(scenes(2, 0), QUICK, out=out)
 
 
+def half_written_files(folder):
+    return [path for path in folder.rglob(".*") if files.half_written(path)]
+
+
 def test_killed_while_saving(tmp_path, monkeypatch):
     child = multiprocessing.get_context("spawn").Process(
         target=train_and_die, args=(tmp_path / "run",)
@@ -53,6 +57,7 @@ def test_killed_while_saving(tmp_path, monkeypatch):
     whole = fit(scenes(2, 0), QUICK, out=tmp_path / "whole").segmenter.state_dict()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
+    assert half_written_files(tmp_path / "run")
     monkeypatch.setattr(progress, "EVERY", 1)
     fitted = fit(scenes(2, 0), QUICK, out=tmp_path / "run")
     log = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
@@ -61,3 +66,4 @@ def test_killed_while_saving(tmp_path, monkeypatch):
         torch.testing.assert_close(value, whole[name], rtol=0, atol=0, msg=name)
     assert any("backbone" in name for name in whole)
     assert not (tmp_path / "run/stages/embedding.checkpoint").exists()
+    assert not half_written_files(tmp_path / "run")

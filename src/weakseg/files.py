@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
@@ -62,6 +63,11 @@ def atomic_path(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator
         if reason is None:
             raise
         raise _unwritable(target, reason) from error
+
+
+def half_written(path: Path) -> bool:
+    """Whether `path` is a hidden file that a killed `atomic_path` has left behind."""
+    return re.fullmatch(r"\.[0-9a-f]{16}(\..*)?", path.name) is not None
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from weakseg.errors import InputError
-from weakseg.files import append_text, atomic_path, write_text
+from weakseg.files import append_text, atomic_path, half_written, write_text
 from weakseg.training.recipe import Recipe
 
 CONFIG = "config.yaml"
@@ -41,7 +41,7 @@ class RunFolder:
     def __init__(
         self, path: Path, recipe: Recipe, dataset: dict[str, str], *, overwrite: bool = False
     ) -> None:
-        self.path = path
+        self.path, self.stages = path, path / "stages"
         config = {"dataset": dataset, "recipe": jsonable(asdict(recipe))}
         self.resumed = False
         if path.is_file():
@@ -49,12 +49,6 @@ class RunFolder:
         if path.is_dir() and any(path.iterdir()):
             self._check(config, overwrite)
         write_text(path / CONFIG, yaml.safe_dump(config, sort_keys=False))
-        self.stages = path / "stages"
-
-    def done(self, stage: str) -> Path | None:
-        """The file of a finished stage, None where it has to be computed."""
-        path = self.stages / stage
-        return path if path.exists() else None
 
     def log(self, stage: str, step: int, losses: dict[str, float], **more: Any) -> None:
         """Append a record to `log.jsonl`."""
@@ -102,6 +96,9 @@ class RunFolder:
                 rule="the same settings to resume it, another --out, or --overwrite",
             )
         self.resumed = True
+        for file in self.stages.rglob("*"):
+            if half_written(file):
+                file.unlink()
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
