@@ -28,7 +28,7 @@ class Job:
         baselines: train cross-entropy, a forest and (for tags) CAM alone on the same labels too.
         protocols: how predictions are made, see `protocols.py`.
         inside: measure the embedding and the pseudo-masks too, see `inside.py`.
-        location: as published, image coordinates beside the embedding group pixels to segments.
+        trying: what is done otherwise than in the package, a name of `tries.py`.
     """
 
     table: str
@@ -39,7 +39,7 @@ class Job:
     baselines: bool = False
     protocols: tuple[str, ...] = ("plain",)
     inside: bool = False
-    location: bool = True
+    trying: str | None = None
 
     @property
     def name(self):
@@ -84,7 +84,7 @@ def ablation(seed):
         for row, changed in (("all", base), *changes(base, relations_at(1))):
             yield Job("ablation", f"{kind}, {row}", seed, changed, inside=True)
         row = f"{kind}, without location"
-        yield Job("ablation", row, seed, base, inside=True, location=False)
+        yield Job("ablation", row, seed, base, inside=True, trying="no location")
 
 
 def changes(base: Recipe, settings: RelationSettings):
@@ -112,7 +112,41 @@ def changes(base: Recipe, settings: RelationSettings):
     yield "two rounds", replace(base, rounds=2)
 
 
-TABLES = {"main": main, "shorter": shorter, "fewer": fewer, "ablation": ablation}
+def beyond(seed):
+    """What is not in the published method, by the protocol of the ablation, on its rows "all"."""
+    tries = {
+        "points": ("EMA teacher", "learned temperatures", "soft k-means"),
+        "tags": ("EMA teacher", "class maps of all layers", "excluded classes in the loss"),
+    }
+    for kind, names in tries.items():
+        base = recipe(kind, relations=relations_at(1), **REDUCED)
+        for name in names:
+            yield Job("beyond", f"{kind}, {name}", seed, base, inside=True, trying=name)
+        for factor in (0.5, 2):
+            changed = replace(base, relations=concentrated(factor))
+            row = f"{kind}, concentrations times {factor:g}"
+            yield Job("beyond", row, seed, changed, inside=True)
+        longer = replace(base, steps=2 * REDUCED["steps"])
+        yield Job("beyond", f"{kind}, embedding trained twice as long", seed, longer, inside=True)
+
+
+def concentrated(factor):
+    """All four relations on, their concentrations times a factor."""
+    settings = relations_at(1)
+    changed = {}
+    for name in RELATIONS:
+        one = getattr(settings, name)
+        changed[name] = replace(one, concentration=factor * one.concentration)
+    return replace(settings, **changed)
+
+
+TABLES = {
+    "main": main,
+    "shorter": shorter,
+    "fewer": fewer,
+    "ablation": ablation,
+    "beyond": beyond,
+}
 
 
 def jobs(tables, seeds):

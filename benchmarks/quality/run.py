@@ -18,21 +18,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from inside import inside
 from jobs import TABLES, jobs
 from others import CamAlone, Forest, enlarged
 from protocols import by_protocol, measured
 from rich.console import Console
 from safetensors.torch import load_file
+from tries import trying
 from variants import held_out, variant
 
-from weakseg import grouping, relations
 from weakseg.cam import Tagger
 from weakseg.dataset import Dataset
 from weakseg.features import extract_features
 from weakseg.files import write_json
-from weakseg.grouping import with_location
 from weakseg.models import load_final
 from weakseg.training import fit, stages
 from weakseg.training.cam_stage import STRIDE, cam_stage
@@ -80,11 +78,11 @@ def result(job, data, work):
     folder = work / job.name.replace("/", "-")
     if job.inside:
         share_class_maps(work / "class-maps" / f"{'-'.join(recipe.kinds)}-seed{job.seed}")
-    for module in (grouping, relations):
-        module.with_location = with_location if job.location else without_location
     begun, used = time.time(), time.process_time()
-    fitted = fit(dataset, recipe, out=folder, console=Console(width=100))
-    taken = {"wall_s": time.time() - begun, "cpu_s": time.process_time() - used}
+    with trying(job.trying):
+        fitted = fit(dataset, recipe, out=folder, console=Console(width=100))
+        taken = {"wall_s": time.time() - begun, "cpu_s": time.process_time() - used}
+        parts = inside(fitted) if job.inside else {}
     figures = {
         method: {"plain": {"miou": fitted.miou[method], "iou": fitted.iou[method]}}
         for method in fitted.models
@@ -93,8 +91,7 @@ def result(job, data, work):
         figures[method] |= by_protocol(model, fitted.evaluated, job.protocols)
     if job.baselines:
         figures |= others(fitted, job)
-    if job.inside:
-        figures |= inside(fitted)
+    figures |= parts
     shutil.rmtree(folder)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return {
@@ -119,11 +116,6 @@ def share_class_maps(folder):
         return maps
 
     training.cam_stage = shared
-
-
-def without_location(rows, shape):
-    """Vectors (N, D) as (N, D + 2), like `with_location`, that say nothing of where they are."""
-    return torch.nn.functional.pad(rows, (0, 2))
 
 
 def others(fitted, job):
