@@ -128,6 +128,15 @@ def beyond(seed):
             yield Job("beyond", row, seed, changed, inside=True)
         longer = replace(base, steps=2 * REDUCED["steps"])
         yield Job("beyond", f"{kind}, embedding trained twice as long", seed, longer, inside=True)
+        yield Job("beyond", f"{kind}, three rounds", seed, replace(base, rounds=3), inside=True)
+    for kind in ("masks", "points"):
+        base = recipe(kind, relations=relations_at(1), **REDUCED)
+        for name, value in (("long_side", 512), ("output_stride", 8)):
+            row = f"{kind}, {name.replace('_', ' ')} {value}"
+            yield Job("beyond", row, seed, replace(base, **{name: value}), inside=True)
+    base = recipe("scribbles", relations=relations_at(1), **REDUCED)
+    tuned = replace(base, regime="fine-tune", steps=400, batch=4)
+    yield Job("beyond", "scribbles, backbone tuned", seed, tuned, inside=True)
 
 
 def concentrated(factor):
