@@ -135,7 +135,7 @@ def beyond(seed):
             row = f"{kind}, {name.replace('_', ' ')} {value}"
             yield Job("beyond", row, seed, replace(base, **{name: value}), inside=True)
     base = recipe("scribbles", relations=relations_at(1), **REDUCED)
-    tuned = replace(base, regime="fine-tune", steps=400, batch=4)
+    tuned = replace(base, regime="fine-tune", steps=800, batch=4)
     yield Job("beyond", "scribbles, backbone tuned", seed, tuned, inside=True)
 
 
