@@ -95,14 +95,14 @@ def test_a_class_that_no_image_shows_is_never_sure():
     assert np.isfinite(class_activation(tagger, [scene((1, 2))], (0, 1, 2)).scores).all()
 
 
-def test_tags_that_are_not_known_do_not_count():
+def test_tags_of_weight_0_do_not_count():
     pooled, tags = planted()
-    known = torch.ones_like(tags)
-    known[:, 1] = False
+    weights = torch.ones(tags.shape)
+    weights[:, 1] = 0
     wrong = tags.clone()
     wrong[:, 1] = ~wrong[:, 1]
-    a = train_tagger(pooled, tags, steps=20, known=known)
-    b = train_tagger(pooled, wrong, steps=20, known=known)
+    a = train_tagger(pooled, tags, steps=20, weights=weights)
+    b = train_tagger(pooled, wrong, steps=20, weights=weights)
     torch.testing.assert_close(a.linear.weight, b.linear.weight)
     assert not torch.allclose(a.linear.weight, train_tagger(pooled, wrong, steps=20).linear.weight)
 

@@ -151,3 +151,26 @@ def test_classes_that_every_image_has_are_known_to_be_hard(kinds, images, lackin
     common, other = Annotation(tags=("disc", "background")), Annotation(tags=("square",))
     labels = labels_of(*[other] * lacking, *[common] * (images - lacking), kinds=kinds)
     assert labels.tagged_everywhere() == expected
+
+
+DISC, SQUARE, CLEAN = (Annotation(tags=(name,)) for name in ("disc", "square", "background"))
+BOXED = Annotation(boxes=(Box("square", (3, 3, 9, 9)),))
+MARKED = Annotation(points=(Point("disc", (9, 9)), Point("background", (1, 1))))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "rules", "expected"),
+    [
+        # An image of background alone shows what the others are not.
+        ((DISC, SQUARE, CLEAN, Annotation()), {}, [[1, 1], [1, 1], [1, 1], [0, 0]]),
+        # Where nothing excludes a class it is taken to be absent where it has no tag.
+        ((DISC, SQUARE, CLEAN), {"tags_exhaustive": False}, [[1, 1], [1, 1], [1, 1]]),
+        # Tags exclude disc as often as they name it, and square in one of two images.
+        ((BOXED, DISC, SQUARE, SQUARE), {}, [[0, 1], [1, 1], [1, 1], [1, 1]]),
+        # Marks make what they do not name unlikely.
+        ((MARKED, SQUARE, DISC), {}, [[1, 1 - UNMARKED], [1, 1], [1, 1]]),
+    ],
+)
+def test_absence_counts_in_the_tagger_as_far_as_labels_tell(annotations, rules, expected):
+    weights = labels_of(*annotations, **rules).tag_weights()
+    assert weights[:, 1:].tolist() == [pytest.approx(row) for row in expected]

@@ -54,6 +54,24 @@ def test_masks_everywhere_leave_nothing_to_pseudo_masks(masked, rounds, tmp_path
     assert (fitted.pseudo_masks is None) == (rounds == 0)
 
 
+def test_tags_of_one_class_are_located_by_the_images_that_lack_it(tmp_path):
+    rng = np.random.default_rng(0)
+    made = [picture(rng, objects=("disc",) if i % 2 else ()) for i in range(12)]
+    dataset = Dataset.from_arrays(
+        [image for image, _, _ in made],
+        [Annotation(tags=labels.tags or ("background",)) for _, labels, _ in made],
+        CLASSES[:2],
+        background="background",
+    )
+    recipe = replace(QUICK, kinds=("tags",), steps=1, classifier_steps=1, rounds=0)
+    maps = fit(dataset, recipe, out=tmp_path / "run").job.labels.cam_of
+    assert maps(0) is None
+    for i in range(1, 12, 2):
+        inside = made[i][2] == 1
+        scores = maps(i).at(1, inside.shape)
+        assert scores[inside].mean() > scores[~inside].mean() + 0.05
+
+
 def test_results_hold_both_methods(finished):
     results = json.loads((finished.job.run.path / "results.json").read_text())
     assert set(results["miou"]["points"]) == {"weakseg", "cross_entropy"}

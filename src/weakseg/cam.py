@@ -47,7 +47,7 @@ def train_tagger(
     lr: float = 3e-3,
     weight_decay: float = 1e-2,
     seed: int = 0,
-    known: Tensor | None = None,
+    weights: Tensor | None = None,
     log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Tagger:
     """Train a multi-label classifier on image-level tags.
@@ -60,7 +60,7 @@ def train_tagger(
         lr: peak learning rate.
         weight_decay: of AdamW.
         seed: of weights, batches and dropout; the global random state is left as it was.
-        known: (N, classes) bool, which tags count; default: all.
+        weights: (N, classes) of the tags in the loss, 0 or more; default: 1.
         log: called with step and losses.
 
     Returns:
@@ -68,7 +68,7 @@ def train_tagger(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _trained(pooled, tags, steps, batch, lr, weight_decay, known, log)
+        return _trained(pooled, tags, steps, batch, lr, weight_decay, weights, log)
 
 
 def _trained(
@@ -78,18 +78,19 @@ def _trained(
     batch: int,
     lr: float,
     weight_decay: float,
-    known: Tensor | None,
+    weights: Tensor | None,
     log: Callable[[int, dict[str, float]], None] | None,
 ) -> Tagger:
     tagger = Tagger(pooled.shape[1], tags.shape[1]).to(pooled.device).train()
     optimizer = torch.optim.AdamW(tagger.parameters(), lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1) + 1)
-    weight = torch.ones_like(tags, dtype=torch.float32) if known is None else known.float()
+    if weights is None:
+        weights = torch.ones_like(tags, dtype=torch.float32)
     size = max(2, min(batch, len(pooled)))  # batch norm needs two
     for step in range(steps):
         chosen = torch.randint(len(pooled), (size,)).to(pooled.device)
         loss = F.binary_cross_entropy_with_logits(
-            tagger(pooled[chosen]), tags[chosen].float(), weight=weight[chosen]
+            tagger(pooled[chosen]), tags[chosen].float(), weight=weights[chosen]
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

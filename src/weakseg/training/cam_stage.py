@@ -99,10 +99,17 @@ def _tagger(job: Job, features: FeatureCache, tags: Tensor) -> Tagger:
     if file.exists():
         load_stage(file, tagger)
         return tagger.eval()
-    labelled = tags.any(1)
+    weights = job.labels.tag_weights()
+    labelled = weights.any(1)  # those of background alone too: they show what a class is not
     means = contexts(features)[labelled].to(device)
     with job.progress.training("tagger", 1500, job.run) as log:
-        tagger = train_tagger(means, tags[labelled].to(device), seed=job.recipe.seed, log=log)
+        tagger = train_tagger(
+            means,
+            tags[labelled].to(device),
+            seed=job.recipe.seed,
+            weights=weights[labelled].to(device),
+            log=log,
+        )
     save_stage(file, tagger)
     return tagger
 

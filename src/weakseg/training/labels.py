@@ -123,6 +123,18 @@ class Labels:
         """Whether some image has boxes or tags, which say that a class is there, not where."""
         return not UNPLACED.isdisjoint(self.recipe.kinds)
 
+    def tag_weights(self) -> Tensor:
+        """(N, C) weights with which a tagger learns that image i shows class c, or does not.
+
+        That it does counts 1. That it does not counts as far as the image's labels exclude the
+        class, see `class_prior`; where they do so in fewer images than name it, it counts 1 in
+        every labelled image: a tagger that hardly sees a class lacking finds it everywhere.
+        """
+        unnamed = ~self.tags & self.tags.any(1, keepdim=True)
+        excluded = unnamed * (1 - torch.from_numpy(self.priors))
+        enough = excluded.sum(0) >= self.tags.sum(0)
+        return self.tags + torch.where(enough, excluded, unnamed.float())
+
     def tagged_everywhere(self) -> list[str]:
         """Classes that tags cannot locate: no image lacks one, so nothing sets its pixels apart.
 
