@@ -174,3 +174,35 @@ MARKED = Annotation(points=(Point("disc", (9, 9)), Point("background", (1, 1))))
 def test_absence_counts_in_the_tagger_as_far_as_labels_tell(annotations, rules, expected):
     weights = labels_of(*annotations, **rules).tag_weights()
     assert weights[:, 1:].tolist() == [pytest.approx(row) for row in expected]
+
+
+def masked(*shares, kinds=("masks",), extra=0):
+    """Labels of images of which a mask labels these shares; ignored pixels do not count."""
+    masks = []
+    for share in shares:
+        mask = np.full((20, 30), 3, np.uint8)
+        mask.flat[: round(600 * share)] = 1
+        mask[:5] = 255 if share == 1 else mask[:5]
+        masks.append(mask)
+    count = len(masks) + extra
+    images = [np.zeros((20, 30, 3), np.uint8)] * count
+    dataset = Dataset.from_arrays(
+        images, [MARKED] * count, CLASSES, background="background", masks=masks + [None] * extra
+    )
+    return Labels(dataset, Recipe(kinds=kinds))
+
+
+@pytest.mark.parametrize(
+    ("labels", "complete", "marked"),
+    [
+        (masked(1, 1), True, False),
+        (masked(1, 0.99), True, False),
+        (masked(1, 0.9), False, False),
+        (masked(1, 1, extra=1), False, False),
+        (masked(0.1, 0.2, 1, extra=3), False, True),
+        (masked(1, 1, kinds=("masks", "points")), False, True),
+    ],
+)
+def test_masks_are_complete_or_strokes(labels, complete, marked):
+    assert labels.complete is complete
+    assert labels.marked is marked

@@ -30,6 +30,9 @@ QUICK = Recipe(
 )
 
 
+QUICK_MASKS = replace(QUICK, kinds=("masks",))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run on points, with the baseline."""
@@ -49,9 +52,22 @@ def test_every_kind_of_label_trains(kind, tmp_path):
 @pytest.mark.parametrize(("masked", "rounds"), [(4, 0), (3, 1)])
 def test_masks_everywhere_leave_nothing_to_pseudo_masks(masked, rounds, tmp_path):
     dataset = scenes(4, 2, masked=masked)
-    fitted = fit(dataset, replace(QUICK, kinds=("masks",)), out=tmp_path / "run")
+    fitted = fit(dataset, QUICK_MASKS, out=tmp_path / "run")
     assert fitted.protocol["rounds"] == rounds
     assert (fitted.pseudo_masks is None) == (rounds == 0)
+
+
+def test_masks_of_a_few_strokes_train_as_scribbles_do(tmp_path):
+    made = list(scenes(6, 0, masked=6))
+    masks = [np.full_like(entry.read_mask(), len(CLASSES)) for entry in made]
+    for mask, entry in zip(masks, made, strict=True):
+        mask[::16] = entry.read_mask()[::16]
+    images = [entry.read_image() for entry in made]
+    partial = Dataset.from_arrays(images, [None] * 6, CLASSES, background="background", masks=masks)
+    fitted = fit(partial, QUICK_MASKS, out=tmp_path / "run")
+    assert fitted.job.recipe.rounds == 1
+    assert losses_of(fitted) == {"image_similarity", "cooccurrence", "cross_entropy"}
+    assert (fitted.job.run.stages / "label-shift.json").exists()
 
 
 def test_tags_of_one_class_are_located_by_the_images_that_lack_it(tmp_path):
@@ -102,8 +118,7 @@ def test_all_four_relations_are_trained_and_logged(tmp_path):
 
 
 def test_full_masks_train_by_cross_entropy_alone(tmp_path):
-    recipe = replace(QUICK, kinds=("masks",))
-    fitted = fit(scenes(4, 2, masked=4), recipe, out=tmp_path / "run")
+    fitted = fit(scenes(4, 2, masked=4), QUICK_MASKS, out=tmp_path / "run")
     assert losses_of(fitted) == {"cross_entropy"}
 
 

@@ -96,10 +96,9 @@ def fit(
     recipe = recipe or Recipe()
     train, held_out = split_for_training(dataset, recipe)
     kinds = chosen_kinds(train, recipe.kinds, in_turn=recipe.mix)
-    complete = kinds == ("masks",) and all(entry.mask is not None for entry in train)
-    recipe = recipe.resolved(kinds, complete=complete)
     # What is wrong with the data shows before a run folder is made, or an old one thrown away.
-    labels = Labels(train, recipe)
+    labels = Labels(train, recipe.resolved(kinds))
+    labels.recipe = recipe = recipe.resolved(kinds, complete=labels.complete)
     check_files(train, held_out)
     run = RunFolder(Path(out), recipe, fingerprint(dataset), overwrite=overwrite)
     job = stages.Job(labels, recipe, run, cache_folder(), make_fabric(recipe), Progress(console))

@@ -64,6 +64,9 @@ class Labels:
     Args:
         dataset: the training images.
         recipe: resolved; its `kinds` and `mix` choose what counts.
+
+    Attributes:
+        masked: (N,) share of each image's pixels that its mask labels, 0 where it has none.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe) -> None:
@@ -76,10 +79,14 @@ class Labels:
         self.tags = torch.zeros(count, classes, dtype=torch.bool)
         self.priors = np.zeros((count, classes), np.float32)
         self.counts = {kind: {"images": 0, "labels": 0} for kind in recipe.kinds}
+        self.masked = np.zeros(count, np.float32)
         for i, entry in enumerate(dataset):
             annotation = self.annotation(i, entry)
             self.sizes[i] = entry.height, entry.width
-            self.tags[i, self._classes_of(annotation, entry)] = True
+            for label in annotation.labels:
+                self.tags[i, self.info.index(label)] = True
+            if annotation.mask is not None:
+                self._count_mask(i, full_mask(annotation.mask, self.info, self._size(i)))
             self.priors[i] = class_prior(annotation, self.info)
             for kind in annotation.kinds:
                 self.counts[kind]["images"] += 1
@@ -119,6 +126,22 @@ class Labels:
         """The boxes of image `index`, see `boxed_classes`."""
         return boxed_classes(self.annotation(index), self.info, self._size(index))
 
+    @property
+    def complete(self) -> bool:
+        """Whether masks alone are trained on, and label all pixels that are not ignored.
+
+        A hundredth may be without: the seams between polygons, say.
+        """
+        everywhere = self.counts.get("masks", {}).get("images") == len(self.dataset)
+        return self.recipe.kinds == ("masks",) and everywhere and float(self.masked.mean()) >= 0.99
+
+    @property
+    def marked(self) -> bool:
+        """Whether there are marks that say little of their objects' size: strokes in masks too."""
+        shares = self.masked[self.masked > 0]
+        strokes = len(shares) > 0 and float(np.median(shares)) < 0.5
+        return strokes or not {"points", "scribbles"}.isdisjoint(self.recipe.kinds)
+
     def needs_cam(self) -> bool:
         """Whether some image has boxes or tags, which say that a class is there, not where."""
         return not UNPLACED.isdisjoint(self.recipe.kinds)
@@ -153,14 +176,11 @@ class Labels:
         height, width = self.sizes[index].tolist()
         return height, width
 
-    def _classes_of(self, annotation: Annotation, entry: Entry) -> list[int]:
-        """Indices of the classes that an image's labels name or its mask shows."""
-        found = {self.info.index(label) for label in annotation.labels}
-        if annotation.mask is not None:
-            size = entry.height, entry.width
-            values = np.unique(full_mask(annotation.mask, self.info, size))
-            found.update(values[values < len(self.info.classes)].tolist())
-        return sorted(found)
+    def _count_mask(self, index: int, mask: NDArray[np.int32]) -> None:
+        """Note the classes of an image's mask and how much of it has one."""
+        counts = np.bincount(mask[mask <= self.info.unlabelled], minlength=self.info.unlabelled + 1)
+        self.tags[index, np.flatnonzero(counts[:-1])] = True
+        self.masked[index] = 1 - counts[-1] / max(1, counts.sum())
 
 
 def _marks(annotation: Annotation, kind: str) -> int:

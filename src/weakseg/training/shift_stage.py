@@ -28,7 +28,7 @@ def shifted_scores(job: Job, scores_of: ScoresOf, shares: Tensor) -> ScoresOf:
         scores_of: class probabilities (C, h, w) of image i.
         shares: (C,) shares of the classes in the labels that the classifier learned from.
     """
-    if not {"points", "scribbles"} & set(job.recipe.kinds):
+    if not job.labels.marked:
         return scores_of
     file = job.run.stages / "label-shift.json"
     if file.exists():
