@@ -9,6 +9,7 @@ import torch
 from small_scenes import CLASSES, picture, scenes
 
 from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
+from weakseg.annotation import Area
 from weakseg.errors import InputError
 from weakseg.images import read_mask
 from weakseg.relations import RELATIONS
@@ -95,11 +96,23 @@ def test_results_hold_both_methods(finished):
     assert finished.miou["weakseg"] > 0.35
 
 
-def test_pseudo_masks_may_start_from_the_knn_vote(tmp_path):
-    fitted = fit(scenes(4, 2), replace(QUICK, scores="knn"), out=tmp_path / "run")
-    masks = sorted(fitted.pseudo_masks.glob("*.png"))
+@pytest.mark.parametrize("scores", ["classifier", "knn"])
+def test_pseudo_masks_leave_ignored_areas_out(scores, tmp_path):
+    dataset = scenes(4, 0)
+    left = Area(xyxy=(0, 0, 40, 128))
+    hidden = Dataset.from_arrays(
+        [entry.read_image() for entry in dataset],
+        [replace(entry.annotation, ignore=(left,)) for entry in dataset],
+        CLASSES,
+        background="background",
+    )
+    fitted = fit(hidden, replace(QUICK, scores=scores), out=tmp_path / "run")
+    masks = [read_mask(path) for path in sorted(fitted.pseudo_masks.glob("*.png"))]
     assert len(masks) == 4
-    assert any(len(np.unique(read_mask(path))) > 1 for path in masks)
+    for mask in masks:
+        assert (mask[:, :40] == 255).all()
+        assert (mask[:, 40:] != 255).all()
+    assert any(len(np.unique(mask)) > 2 for mask in masks)
 
 
 def losses_of(fitted):

@@ -73,5 +73,6 @@ def vote_segments(
 
 
 def per_pixel(segments: Segments, votes: Tensor) -> Tensor:
-    """Votes (S, C) of one image's segments at each of its pixels: (C, h, w)."""
-    return votes[segments.index[0].clamp_min(0)].permute(2, 0, 1)
+    """Votes (S, C) of one image's segments at each of its pixels, none where ignored: (C, h, w)."""
+    index = segments.index[0]
+    return (votes[index.clamp_min(0)] * (index >= 0)[..., None]).permute(2, 0, 1)

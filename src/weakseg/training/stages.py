@@ -194,7 +194,8 @@ def pseudo_mask_stage(
         name: of the stage.
 
     Returns:
-        The folder of masks, `000000.png` for image 0; unlabelled pixels have the value C.
+        The folder of masks, `000000.png` for image 0; unlabelled pixels have the value C, ignored
+        ones that of the data set.
     """
     folder, labels = job.run.stages / name, job.labels
     colours = palette(256)
@@ -204,15 +205,17 @@ def pseudo_mask_stage(
         path = folder / f"{index:06d}.png"
         if path.exists():
             return
+        seeds = labels.seeds(index)
         mask, _ = pseudo_mask(
             entry.read_image(),
             scores_of(index),
             embeddings=embeddings_of(index),
-            seeds=labels.seeds(index),
+            seeds=seeds,
             places=labels.places(index),
             boxes=labels.boxes(index),
             crf=job.recipe.crf,
         )
+        mask[seeds == labels.info.ignore] = labels.info.ignore
         write_mask(path, mask, colours)
 
     count = len(job.dataset)
