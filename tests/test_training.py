@@ -11,7 +11,7 @@ from small_scenes import CLASSES, picture, scenes
 from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
 from weakseg.annotation import Area
 from weakseg.errors import InputError
-from weakseg.images import read_mask
+from weakseg.images import palette, read_mask, write_mask
 from weakseg.relations import RELATIONS
 from weakseg.training import embedding, pixels, progress
 from weakseg.training.labels import Labels, chosen_kinds
@@ -231,6 +231,24 @@ def test_another_run_in_the_folder_is_refused_and_can_be_overwritten(small_datas
     with pytest.raises(InputError, match="steps 30 there, 40 now"):
         fit(small_dataset, replace(QUICK, steps=40), out=tmp_path / "run")
     fit(small_dataset, replace(QUICK, steps=40), out=tmp_path / "run", overwrite=True)
+
+
+def test_overwriting_a_run_with_the_same_settings_goes_on_with_it(finished, tmp_path):
+    run = Path(shutil.copytree(finished.job.run.path, tmp_path / "run"))
+    again = fit(scenes(), replace(QUICK, baselines=True), out=run, overwrite=True)
+    assert again.job.run.resumed
+    assert again.job.run.records() == finished.job.run.records()
+
+
+def test_a_run_does_not_go_on_with_masks_that_were_corrected(tmp_path):
+    dataset = scenes(2, 1, masked=2).save(tmp_path / "data")
+    recipe = replace(QUICK_MASKS, steps=1, classifier_steps=1)
+    fit(dataset, recipe, out=tmp_path / "run")
+    fit(dataset, recipe, out=tmp_path / "run")
+    mask = dataset[0].mask
+    write_mask(mask, np.flipud(read_mask(mask)), palette(256))
+    with pytest.raises(InputError, match="photographs, masks, weights or region maps have changed"):
+        fit(dataset, recipe, out=tmp_path / "run")
 
 
 def test_a_folder_with_something_else_is_never_overwritten(small_dataset, tmp_path):

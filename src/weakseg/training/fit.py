@@ -100,7 +100,8 @@ def fit(
     labels = Labels(train, recipe.resolved(kinds))
     labels.recipe = recipe = recipe.resolved(kinds, complete=labels.complete)
     check_files(train, held_out)
-    run = RunFolder(Path(out), recipe, fingerprint(dataset), overwrite=overwrite)
+    known = fingerprint(dataset, train, recipe)
+    run = RunFolder(Path(out), recipe, known, overwrite=overwrite)
     job = stages.Job(labels, recipe, run, cache_folder(), make_fabric(recipe), Progress(console))
     if tensorboard:
         job.progress.writers.append(tensorboard_writer(run.path))

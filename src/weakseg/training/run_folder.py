@@ -32,7 +32,7 @@ class RunFolder:
         path: the folder.
         recipe: resolved.
         dataset: what identifies the data: its folder and content hash.
-        overwrite: throw away another run that is there.
+        overwrite: throw away a run with other settings that is there; one with the same goes on.
 
     Raises:
         InputError: another run, or something else, is there.
@@ -85,7 +85,7 @@ class RunFolder:
                 found=str(error),
                 rule="a new or empty folder, or that of a run",
             ) from error
-        if overwrite:
+        if changed and overwrite:
             shutil.rmtree(self.path)
             return
         if changed:
@@ -108,6 +108,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             before, after = old[part].get(key), new[part].get(key)
             if before != after and (part, key) == ("dataset", "content"):
                 changed.append("dataset.yaml or annotations.jsonl have changed")
+            elif (part, key) == ("dataset", "files"):
+                if before not in (None, after):  # None: a run of an earlier version
+                    changed.append("photographs, masks, weights or region maps have changed")
             elif before != after and key not in FREE:
                 changed.append(f"{key} {before} there, {after} now")
     return changed

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,18 @@ def cache_folder() -> Path:
     return Path(base) / "weakseg"
 
 
-def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """What tells whether a run is resumed on the same data."""
+def fingerprint(dataset: Dataset, train: Dataset, recipe: Recipe) -> dict[str, str]:
+    """What tells whether a run is resumed on the same data.
+
+    Args:
+        dataset: the whole data set.
+        train: its training images.
+        recipe: names other files that the run reads.
+    """
     if dataset.folder is not None:
         files = [dataset.folder / name for name in ("dataset.yaml", "annotations.jsonl")]
         known = {"folder": str(dataset.folder.resolve()), "content": content_hash(*files)}
+        known["files"] = content_hash([_stamp(file) for file in _files(train, recipe)])
         with files[1].open("rb") as lines:
             part = len(dataset) < sum(1 for _ in lines)
         if part:
@@ -70,6 +77,27 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
         for entry in dataset
     ]
     return {"folder": "in memory", "content": content_hash(dataset.info, parts)}
+
+
+def _files(train: Dataset, recipe: Recipe) -> Iterator[Path]:
+    """Photographs and masks that are trained on, weights, region maps."""
+    for entry in train:
+        for file in (entry.image, entry.mask if "masks" in recipe.kinds else None):
+            if isinstance(file, Path):
+                yield file
+    if recipe.backbone_weights is not None:
+        yield Path(recipe.backbone_weights)
+    if recipe.region_maps is not None:
+        yield from sorted(Path(recipe.region_maps).rglob("*"))
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is written; None where there is none, which shows later."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def check_files(train: Dataset, held_out: Dataset | None) -> None:
