@@ -313,18 +313,21 @@ def test_images_without_labels_take_part(tmp_path):
     }
 
 
-def test_images_with_masks_are_held_out_where_there_is_no_validation_part(tmp_path):
+@pytest.mark.parametrize("unmasked", [0, 2])
+def test_images_with_masks_are_held_out_where_no_validation_image_has_one(unmasked, tmp_path):
     rng = np.random.default_rng(0)
-    made = [picture(rng) for _ in range(10)]
+    made = [picture(rng) for _ in range(10 + unmasked)]
     whole = Dataset.from_arrays(
         [image for image, _, _ in made],
         [labels for _, labels, _ in made],
         CLASSES,
         background="background",
-        masks=[mask for _, _, mask in made],
+        masks=[mask for _, _, mask in made[:10]] + [None] * unmasked,
+        splits=["train"] * 10 + ["val"] * unmasked,
     )
     fitted = fit(whole, replace(QUICK, validation=0.2), out=tmp_path / "run")
     assert len(fitted.evaluated) == 2
+    assert "held out" in fitted.protocol["measured_on"]
     assert len(fitted.job.dataset) == 8
     held = {entry.name for entry in fitted.evaluated}
     assert not held & {entry.name for entry in fitted.job.dataset}

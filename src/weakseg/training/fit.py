@@ -124,7 +124,7 @@ def fit(
         models["cross_entropy"] = train_baseline(job, features, context, seeds, regions)
     evaluated = held_out if held_out is not None and len(held_out) else None
     miou, iou, accuracy = measure(job, models, evaluated)
-    protocol = describe_protocol(job, evaluated, measured="val" in dataset.splits())
+    protocol = describe_protocol(job, evaluated)
     write_json(run.path / "results.json", results(kinds, recipe.mix, miou, iou, protocol))
     return Fitted(segmenter, miou, iou, protocol, job, folder, evaluated, regions, accuracy, models)
 
@@ -132,26 +132,20 @@ def fit(
 def split_for_training(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, Dataset | None]:
     """The images to train on, and those with masks to measure on (None: there are none).
 
-    Where the data set has no "val" part, a share of the images with masks is held out; the
-    choice depends on their number and the seed alone.
+    Where no image of the part "val" has a mask, a share of the training images with masks is held
+    out; the choice depends on their number and the seed alone.
     """
     splits = dataset.splits()
-    if "val" in splits:
-        train, val = dataset.split("train"), dataset.split("val")
-        if not len(train):
-            raise InputError(
-                "no image to train on", file=dataset.folder, rule='entries with "split": "train"'
-            )
-        truth = [i for i, entry in enumerate(val) if entry.mask is not None]
-        return train, val.subset(truth) if truth else None
     train = dataset.split("train")
     if not len(train):
-        raise InputError(
-            "no image to train on",
-            file=dataset.folder,
-            found=f"parts {', '.join(splits)}",
-            rule='entries with "split": "train", or without one',
-        )
+        found = None if "val" in splits else f"parts {', '.join(splits)}"
+        rule = 'entries with "split": "train"' + ("" if "val" in splits else ", or without one")
+        raise InputError("no image to train on", file=dataset.folder, found=found, rule=rule)
+    if "val" in splits:
+        val = dataset.split("val")
+        truth = [i for i, entry in enumerate(val) if entry.mask is not None]
+        if truth:
+            return train, val.subset(truth)
     truth = [i for i, entry in enumerate(train) if entry.mask is not None]
     count = int(len(truth) * recipe.validation)
     if count == 0:

@@ -53,16 +53,15 @@ def results(
     return {"miou": {name: miou}, "iou": {name: iou}, "protocol": protocol}
 
 
-def describe_protocol(
-    job: stages.Job, evaluated: Dataset | None, *, measured: bool
-) -> dict[str, Any]:
+def describe_protocol(job: stages.Job, evaluated: Dataset | None) -> dict[str, Any]:
     """How the figures came about."""
     recipe = job.recipe
+    part = "train" if evaluated is None else evaluated[0].split
     return {
         "dataset": job.labels.info.name,
         "train_images": len(job.dataset),
         "measured_images": 0 if evaluated is None else len(evaluated),
-        "measured_on": 'the part "val"' if measured else "images held out of the part train",
+        "measured_on": 'the part "val"' if part == "val" else "images held out of the part train",
         "classes": len(job.labels.info.classes),
         "mean": "over the classes that occur in the truth; ignored pixels do not count",
         "scales": [1],
