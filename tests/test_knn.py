@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weakseg import knn
 from weakseg.errors import InputError
 from weakseg.knn import knn_vote
 
@@ -82,3 +83,11 @@ def test_more_segments_than_fit_in_one_product():
     votes = knn_vote(asked, LABELLED, LABELS, 3, 1)
     assert torch.equal(votes[:360], votes[4320:])
     torch.testing.assert_close(votes.sum(1), torch.ones(len(asked)))
+
+
+def test_votes_do_not_depend_on_how_many_are_counted_at_a_time(monkeypatch):
+    rows, labelled = (F.normalize(torch.randn(n, 8), dim=1) for n in (7, 50))
+    labels = torch.arange(50) % 4
+    votes = knn_vote(rows, labelled, labels, 4)
+    monkeypatch.setattr(knn, "_PAIRS", 100)
+    torch.testing.assert_close(knn_vote(rows, labelled, labels, 4), votes)

@@ -4,12 +4,13 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 import yaml
 from command_line import call, usage_error
 
 from weakseg.errors import InputError
-from weakseg.relations import RELATIONS
-from weakseg.training import Recipe
+from weakseg.relations import RELATIONS, Relation, RelationSettings
+from weakseg.training import Recipe, recipe
 from weakseg.training.recipe import relations_at
 
 
@@ -120,11 +121,28 @@ def test_a_value_of_the_wrong_type_in_a_file(tmp_path, capsys):
         ({"walk": -1}, "--walk"),
         ({"cross_entropy": float("nan")}, "--cross-entropy"),
         ({"grid": (1, 2, 3)}, "--grid"),
+        ({"seed": -1}, "--seed"),
+        ({"relations": relations_at(-1)}, "--relations.image_similarity.weight: found -1"),
+        ({"relations": relations_at(float("nan"))}, "--relations.image_similarity.weight"),
+        (
+            {"relations": RelationSettings(affinity=Relation(1, 0))},
+            "--relations.affinity.concentration: found 0; expected more than 0",
+        ),
+        ({"relations": RelationSettings(affinity_neighbours=0)}, "--relations.affinity_neighb"),
+        ({"relations": RelationSettings(affinity_cosine=1.1)}, "--relations.affinity_cosine"),
     ],
 )
 def test_a_recipe_made_in_python_is_checked_as_well(settings, message):
     with pytest.raises(InputError, match=message):
         Recipe(**settings)
+
+
+def test_more_devices_than_there_are_show_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr(recipe, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Recipe(devices=2).resolved(("points",)).devices == 2
+    with pytest.raises(InputError, match="--devices: found 3; expected 2 or fewer, here"):
+        Recipe(devices=3).resolved(("points",))
 
 
 def test_a_recipe_takes_what_yaml_gives():

@@ -13,7 +13,7 @@ from weakseg.annotation import Area
 from weakseg.errors import InputError
 from weakseg.images import palette, read_mask, write_mask
 from weakseg.relations import RELATIONS
-from weakseg.training import embedding, pixels, progress
+from weakseg.training import embedding, pixels, processes, progress
 from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.recipe import relations_at
 from weakseg.training.run_folder import RunFolder
@@ -332,6 +332,27 @@ def test_images_with_masks_are_held_out_where_no_validation_image_has_one(unmask
     held = {entry.name for entry in fitted.evaluated}
     assert not held & {entry.name for entry in fitted.job.dataset}
     assert fitted.miou["weakseg"] is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "expected"),
+    [("auto", "bf16", "bf16-mixed"), ("auto", "fp32", "32-true"), ("fp32", "bf16", "32-true")],
+)
+def test_several_processes_compute_as_one_does(asked, native, expected, monkeypatch):
+    class Told(Exception):
+        pass
+
+    def fabric(**settings):
+        raise Told(settings["precision"])
+
+    def resolved(precision, device):
+        return native if precision == "auto" else precision
+
+    monkeypatch.setattr(processes, "Fabric", fabric)
+    monkeypatch.setattr(processes, "resolve_precision", resolved)
+    recipe = replace(QUICK, precision=asked, devices=2)
+    with pytest.raises(Told, match=expected):
+        processes.train_in_processes(*[None] * 2, recipe, *[None] * 2, run=0, checkpoint=0, file=0)
 
 
 @pytest.mark.parametrize(("regime", "crop"), [("frozen", 8), ("fine-tune", 64)])

@@ -11,6 +11,9 @@ NEIGHBOURS = 20
 GRID = (12, 12)
 """k-means cells of segments at inference (Ke, Hwang, Yu, ICLR 2021, "SPML")."""
 
+_PAIRS = 2**25
+"""Similarities computed at a time: 128 MiB in float32."""
+
 
 def knn_vote(
     prototypes: Tensor, labelled: Tensor, labels: Tensor, classes: int, neighbours: int = NEIGHBOURS
@@ -35,8 +38,9 @@ def knn_vote(
         raise InputError("no labelled segment to vote", rule="one or more")
     count = min(neighbours, len(labelled))
     votes = torch.zeros(len(prototypes), classes, device=prototypes.device)
-    for start in range(0, len(prototypes), 4096):
-        rows = slice(start, start + 4096)
+    step = max(1, _PAIRS // len(labelled))
+    for start in range(0, len(prototypes), step):
+        rows = slice(start, start + step)
         nearest = (prototypes[rows] @ labelled.T).topk(count, dim=1).indices
         ones = torch.full_like(nearest, 1 / count, dtype=votes.dtype)
         votes[rows].scatter_add_(1, labels[nearest], ones)

@@ -139,8 +139,8 @@ def train_embedding(
 ) -> EmbeddingNetwork:
     """Train an embedding, going on from `checkpoint` where a killed run left one.
 
-    The result is that of an unbroken run; with several processes nearly, as the memory of the
-    others than the first starts anew.
+    The result is that of an unbroken run; with several processes nearly, as all go on
+    with the memory of the first.
 
     Returns:
         The network, in eval mode.

@@ -52,20 +52,22 @@ class LabelledPixels:
                 rule="points, scribbles or masks in some images, or boxes and tags whose classes "
                 "can be found",
             )
-        image = np.searchsorted(masks.offsets, labelled, side="right") - 1
         self.labelled = labelled
         self.first_row = features.first_rows()
-        self.images, self.first, self.count = np.unique(
-            image, return_index=True, return_counts=True
-        )
+        # Positions are in order, image after image; a number for each would fill the memory.
+        first = np.searchsorted(labelled, masks.offsets)
+        count = np.diff(first)
+        self.images = np.flatnonzero(count)
+        self.first, self.count = first[self.images], count[self.images]
 
     @property
     def shares(self) -> Tensor:
         """(C,) float32 shares of the classes in what is drawn."""
-        which = np.repeat(np.arange(len(self.images)), self.count)
-        weights = 1 / self.count[which] / len(self.images)
-        found = np.bincount(self.masks.values[self.labelled], weights, minlength=self.classes)
-        return torch.from_numpy(found.astype(np.float32))
+        found = np.zeros(self.classes)
+        for first, count in zip(self.first, self.count, strict=True):
+            values = self.masks.values[self.labelled[first : first + count]]
+            found += np.bincount(values, minlength=self.classes) / count
+        return torch.from_numpy((found / len(self.images)).astype(np.float32))
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features (size, C, 1, 1) float32, context (size, C) and classes (size, 1, 1)."""

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 
+from weakseg.features.extract import resolve_precision
 from weakseg.training.embedding import Batches, EmbeddingNetwork, Rules, train_embedding
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
@@ -33,11 +34,12 @@ def train_in_processes(
     memory of its own past batches.
     """
     device = torch.device(recipe.device)
+    bf16 = resolve_precision(recipe.precision, device) == "bf16"
     fabric = Fabric(
         accelerator="cuda" if device.type == "cuda" else "cpu",
         devices=recipe.devices,
         strategy=DDPStrategy(start_method="spawn", find_unused_parameters=True),
-        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if bf16 else "32-true",
     )
     network.cpu()  # the processes cannot take over a tensor that is on a GPU
     given = (network, batches, recipe, classes, rules, run, checkpoint, file)

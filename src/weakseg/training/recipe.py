@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,7 +11,7 @@ import torch
 
 from weakseg.annotation import KINDS, UNPLACED, check_kinds
 from weakseg.errors import InputError
-from weakseg.relations import RelationSettings
+from weakseg.relations import RELATIONS, Relation, RelationSettings
 
 Regime = Literal["auto", "frozen", "fine-tune"]
 Regions = Literal["learned", "gradient", "slic", "none"]
@@ -65,7 +66,7 @@ class Recipe:
         crop: side of a training crop in embedding positions (frozen) or pixels (fine-tune);
             0 chooses by regime.
         batch: images in a training batch.
-        lr: peak learning rate of what is trained from scratch.
+        lr: peak learning rate of the embedding head; that of the classifiers is fixed.
         backbone_lr: peak learning rate of the backbone (fine-tune).
         weight_decay: of AdamW.
         point_radius: radius in pixels of the disc that a point labels.
@@ -133,7 +134,7 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "1 or more")
         for name in (
-            *("classifier_steps", "rounds", "memory", "crop", "workers"),
+            *("classifier_steps", "rounds", "memory", "crop", "workers", "seed"),
             *("weight_decay", "cross_entropy"),
         ):
             if not getattr(self, name) >= 0:
@@ -153,6 +154,8 @@ class Recipe:
             )
         if not 0 <= self.validation < 1:
             raise _wrong("validation", self.validation, "at least 0, less than 1")
+        if self.relations is not None:
+            _check_relations(self.relations)
 
     def resolved(self, kinds: tuple[str, ...], *, complete: bool = False) -> Recipe:
         """This recipe with everything that was left open decided.
@@ -169,6 +172,8 @@ class Recipe:
         if regime == "auto":
             regime = "fine-tune" if device.type == "cuda" else "frozen"
         frozen = regime == "frozen"
+        if device.type == "cuda" and self.devices > torch.cuda.device_count():
+            raise _wrong("devices", self.devices, f"{torch.cuda.device_count()} or fewer, here")
         if not frozen and self.crop % self.output_stride:
             rule = f"a multiple of --output-stride, {self.output_stride}"
             raise _wrong("crop", self.crop, rule)
@@ -245,6 +250,24 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise _wrong("device", name, 'a device that this machine has; "auto" finds one') from error
     return device
+
+
+def _check_relations(settings: RelationSettings) -> None:
+    """Raise if a relation would train on nonsense: a negative weight maximises its loss."""
+
+    def wrong(name: str, found: object, rule: str) -> InputError:
+        return InputError(f"--relations.{name}", found=found, rule=rule)
+
+    for name in RELATIONS:
+        relation: Relation = getattr(settings, name)
+        if not 0 <= relation.weight < math.inf:
+            raise wrong(f"{name}.weight", relation.weight, "0 or more")
+        if not 0 < relation.concentration < math.inf:
+            raise wrong(f"{name}.concentration", relation.concentration, "more than 0")
+    if settings.affinity_neighbours < 1:
+        raise wrong("affinity_neighbours", settings.affinity_neighbours, "1 or more")
+    if not -1 <= settings.affinity_cosine <= 1:
+        raise wrong("affinity_cosine", settings.affinity_cosine, "-1 to 1")
 
 
 def _wrong(name: str, found: object, rule: str) -> InputError:
