@@ -16,6 +16,7 @@ from weakseg.relations import RELATIONS
 from weakseg.training import embedding, pixels, processes, progress
 from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.recipe import relations_at
+from weakseg.training.region_stage import TrainingRegions
 from weakseg.training.run_folder import RunFolder
 
 QUICK = Recipe(
@@ -311,6 +312,26 @@ def test_images_without_labels_take_part(tmp_path):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["miou"] == {
         "points": {"weakseg": None}
     }
+
+
+def test_regions_are_found_again_without_their_photograph(tmp_path, monkeypatch):
+    dataset = scenes(2, 0)
+    regions = TrainingRegions(dataset, QUICK, tmp_path)
+    first = regions(0)
+    assert len(np.unique(first)) > 5
+    monkeypatch.setattr(type(dataset[0]), "read_image", lambda entry: pytest.fail("read again"))
+    np.testing.assert_array_equal(regions(0), first)
+    monkeypatch.undo()
+    (tmp_path / regions.keys[0]).write_bytes(b"half of it")
+    np.testing.assert_array_equal(regions(0), first)
+
+
+def test_features_of_a_tuned_backbone_stay_with_their_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEAKSEG_CACHE", str(tmp_path / "cache"))
+    recipe = replace(QUICK, regime="fine-tune", crop=64, steps=1, batch=2, workers=0, rounds=0)
+    fit(scenes(2, 1), replace(recipe, classifier_steps=1), out=tmp_path / "run")
+    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == ["regions"]
+    assert any((tmp_path / "run/stages/features").iterdir())
 
 
 @pytest.mark.parametrize("unmasked", [0, 2])

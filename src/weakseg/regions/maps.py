@@ -117,8 +117,7 @@ def region_map_cached(
     Returns:
         (H, W) int32, numbered from 0 without gaps.
     """
-    key = content_hash(np.ascontiguousarray(image), f"{VERSION} {method} {count} {MAX_PIXELS}")
-    path = cache / f"{key}.png"
+    path = region_file(image, cache, method=method, count=count)
     if path.exists():
         try:
             return read_region_map(path, size=(image.shape[0], image.shape[1]))
@@ -127,6 +126,14 @@ def region_map_cached(
     regions = region_map(image, method=method, count=count)
     write_region_map(path, regions)
     return regions
+
+
+def region_file(
+    image: NDArray[Any], cache: Path, *, method: Method = "gradient", count: int = REGIONS
+) -> Path:
+    """Where `region_map_cached` keeps the map of an image; arguments as there."""
+    key = content_hash(np.ascontiguousarray(image), f"{VERSION} {method} {count} {MAX_PIXELS}")
+    return cache / f"{key}.png"
 
 
 def write_region_map(path: Path, regions: NDArray[np.int32]) -> None:

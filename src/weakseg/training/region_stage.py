@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from weakseg.dataset import Dataset
 from weakseg.errors import InputError
-from weakseg.regions import read_region_map, region_map_cached
+from weakseg.regions import read_region_map, region_file, region_map_cached
 from weakseg.training.recipe import Recipe
 from weakseg.training.stages import Job
 
@@ -24,12 +25,15 @@ class TrainingRegions:
         recipe: resolved; says which regions.
         cache: folder of computed maps.
         own: the user's maps by name of the image, None where they are computed.
+        keys: names of computed maps by image, once they are known: to find them by the content of
+            a photograph takes longer than to read them.
     """
 
     dataset: Dataset
     recipe: Recipe
     cache: Path
     own: dict[str, Path] | None = None
+    keys: dict[int, str] = field(default_factory=dict)
 
     def __call__(self, index: int) -> NDArray[np.int32]:
         """The regions of image `index`.
@@ -50,7 +54,12 @@ class TrainingRegions:
             return read_region_map(self.own[stem], size=size)
         if self.recipe.regions == "none":
             return np.zeros(size, np.int32)
-        return region_map_cached(entry.read_image(), self.cache, method=self.recipe.regions)
+        if index in self.keys:
+            with suppress(InputError):  # gone or damaged since: made anew
+                return read_region_map(self.cache / self.keys[index], size=size)
+        image = entry.read_image()
+        self.keys[index] = region_file(image, self.cache, method=self.recipe.regions).name
+        return region_map_cached(image, self.cache, method=self.recipe.regions)
 
 
 def region_stage(job: Job) -> TrainingRegions:

@@ -194,12 +194,18 @@ def about_minutes(job: stages.Job) -> float:
     matrix = torch.ones(1024, 1024, device=job.fabric.device)
     best = min(_seconds_of(matrix) for _ in range(5))
     slowness = best / (2 * 1024**3 / 100e9)
-    step = 0.15 if recipe.regime == "frozen" else 2.5
-    on_device = images * 0.07 + (recipe.steps or 0) * step
+    steps = recipe.steps or 0
+    step, loading = 0.15, 0.0
+    if recipe.regime == "fine-tune":
+        pixels = float(job.labels.sizes.prod(1).mean())
+        step, loading = 2.5, recipe.batch * pixels * 4e-8 / max(1, recipe.workers)
+    # Photographs are read and cut while the device computes.
+    waiting = steps * max(0.0, loading - step * slowness)
+    on_device = images * 0.07 + steps * step
     on_device += (recipe.rounds + 1 + recipe.baselines) * recipe.classifier_steps * 0.03
     # The CRF and the regions run on the CPU wherever the model is.
     on_cpu = images * (0.2 + recipe.rounds * (0.35 if recipe.crf else 0.1))
-    return (on_device * slowness + on_cpu * max(1.0, slowness)) / 60
+    return (on_device * slowness + waiting + on_cpu * max(1.0, slowness)) / 60
 
 
 def _seconds_of(matrix: torch.Tensor) -> float:

@@ -77,12 +77,13 @@ class Job:
 
 
 def features_of(job: Job, dataset: Dataset, backbone: Backbone, name: str) -> FeatureCache:
-    """Backbone features of the images of `dataset`."""
+    """Backbone features of the images of `dataset`; a tuned backbone's stay with its run."""
+    cache = job.cache if job.recipe.regime == "frozen" else job.run.stages
     with job.progress.stage(f"features ({name})", len(dataset)) as advance:
         return extract_features(
             dataset,
             backbone.to(job.fabric.device),
-            cache_dir=job.cache / "features",
+            cache_dir=cache / "features",
             long_side=job.recipe.long_side,
             stride=STRIDE,
             precision=job.recipe.precision,
