@@ -15,8 +15,10 @@ import importlib
 import os
 import shutil
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from inside import inside
 from jobs import TABLES, jobs
@@ -76,10 +78,10 @@ def result(job, data, work):
     dataset = Dataset.open(data)
     recipe = replace(job.recipe, seed=job.seed, baselines=job.baselines)
     folder = work / job.name.replace("/", "-")
-    if job.inside:
-        share_class_maps(work / "class-maps" / f"{'-'.join(recipe.kinds)}-seed{job.seed}")
+    class_maps = work / "class-maps" / f"{'-'.join(recipe.kinds)}-seed{job.seed}"
+    sharing = shared_class_maps(class_maps) if job.inside else nullcontext()
     begun, used = time.time(), time.process_time()
-    with trying(job.trying):
+    with sharing, trying(job.trying):
         fitted = fit(dataset, recipe, out=folder, console=Console(width=100))
         taken = {"wall_s": time.time() - begun, "cpu_s": time.process_time() - used}
         parts = inside(fitted) if job.inside else {}
@@ -103,8 +105,9 @@ def result(job, data, work):
     }
 
 
-def share_class_maps(folder):
-    """Have runs of one seed on the same labels, the ablation's, make their class maps once."""
+@contextmanager
+def shared_class_maps(folder):
+    """Runs of one seed on the same labels, the ablation's, make their class maps once."""
 
     def shared(job):
         mine = job.run.stages
@@ -115,7 +118,8 @@ def share_class_maps(folder):
             shutil.copytree(mine, folder)  # the run's first stage: there is nothing else yet
         return maps
 
-    training.cam_stage = shared
+    with patch.object(training, "cam_stage", shared):
+        yield
 
 
 def others(fitted, job):
