@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 from others import enlarged
-from protocols import measured
+from protocols import figures, measured
 
+from weakseg.evaluation import Confusion
 from weakseg.images import read_mask
 from weakseg.knn import knn_vote
 from weakseg.training import stages
@@ -14,10 +15,10 @@ from weakseg.training.knn_stage import per_pixel, vote_segments
 
 def inside(fitted):
     """Figures, as of a method, of the embedding and of the last pseudo-masks if there are any."""
-    figures = {"vote": {"plain": by_vote(fitted)}}
+    found = {"vote": {"plain": by_vote(fitted)}}
     if fitted.pseudo_masks is not None:
-        figures["pseudo-masks"] = {"plain": pseudo_masks(fitted)}
-    return figures
+        found["pseudo-masks"] = {"plain": pseudo_masks(fitted)}
+    return found
 
 
 @torch.inference_mode()
@@ -58,9 +59,15 @@ def by_vote(fitted):
 
 
 def pseudo_masks(fitted):
-    """The last pseudo-masks beside the training images' masks, which nothing else has seen."""
-    number = {entry.name: i for i, entry in enumerate(fitted.job.dataset)}
-    return measured(
-        lambda entry: read_mask(fitted.pseudo_masks / f"{number[entry.name]:06d}.png"),
-        fitted.job.dataset,
-    )
+    """The last pseudo-masks beside the training images' masks, which nothing else has seen.
+
+    Pixels that they leave without a class do not count.
+    """
+    info = fitted.job.labels.info
+    confusion = Confusion(info)
+    for number, entry in enumerate(fitted.job.dataset):
+        mask = read_mask(fitted.pseudo_masks / f"{number:06d}.png")
+        left = mask >= info.unlabelled
+        truth = np.where(left, info.ignore, entry.read_mask())
+        confusion.add(np.where(left, 0, mask), truth)
+    return figures(confusion)

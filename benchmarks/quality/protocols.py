@@ -18,6 +18,11 @@ def measured(predict, dataset):
     confusion = Confusion(dataset.info)
     for entry in dataset:
         confusion.add(predict(entry), entry.read_mask())
+    return figures(confusion)
+
+
+def figures(confusion):
+    """mIoU and IoU by class of what was counted."""
     scores = confusion.scores()
     return {"miou": scores.miou, "iou": dict(scores.iou)}
 
@@ -35,8 +40,8 @@ class Predicting:
 
 def by_protocol(segmenter, dataset, names):
     """Figures of a segmenter by the name of the protocol; "plain" is taken from the run itself."""
-    figures = {}
+    found = {}
     for name in names:
         if name != "plain":
-            figures[name] = measured(Predicting(segmenter, SETTINGS[name]), dataset)
-    return figures
+            found[name] = measured(Predicting(segmenter, SETTINGS[name]), dataset)
+    return found

@@ -25,6 +25,8 @@ training = importlib.import_module("weakseg.training.fit")  # the package's `fit
 DECAY = 0.99
 """Share of the teacher's weights that a step leaves as they are."""
 
+SURE = 0.8
+
 SOFTNESS = 16.0
 """Concentration of the memberships in soft k-means."""
 
@@ -189,7 +191,39 @@ def excluded_classes():
         yield
 
 
+@contextmanager
+def labelled_images_alone():
+    """Of images without any label no pseudo-mask is learned from."""
+
+    def masks_on_grid(job, folder, features):
+        masks = plain(job, folder, features)
+        for index in torch.nonzero(~job.labels.tags.any(1))[:, 0].tolist():
+            masks[index][:] = job.labels.info.unlabelled
+        return masks
+
+    plain = stages.masks_on_grid
+    with patch.object(stages, "masks_on_grid", masks_on_grid):
+        yield
+
+
+@contextmanager
+def sure_pixels():
+    """Of images without any label only pixels of a probability over `SURE` are learned from."""
+
+    def pseudo_mask(image, scores, *, seeds, **rest):
+        mask, probability = plain(image, scores, seeds=seeds, **rest)
+        if not (seeds < len(scores)).any():
+            mask[probability < SURE] = len(scores)
+        return mask, probability
+
+    plain = stages.pseudo_mask
+    with patch.object(stages, "pseudo_mask", pseudo_mask):
+        yield
+
+
 TRIES = {
+    "labelled images alone": labelled_images_alone,
+    "sure pixels of unlabelled images": sure_pixels,
     "no location": no_location,
     "EMA teacher": ema_teacher,
     "learned temperatures": learned_temperatures,
