@@ -137,7 +137,11 @@ def beyond(seed):
     for kind in ("points", "scribbles"):
         base = recipe(kind, relations=relations_at(1), **REDUCED)
         variant = (f"labelled-{kind}-25%", labelled(0.25), (kind,))
-        for name in (None, "labelled images alone", "sure pixels of unlabelled images"):
+        tries = (
+            *(None, "labelled images alone", "sure pixels of unlabelled images"),
+            "labelled images alone, and half of each batch",
+        )
+        for name in tries:
             row = f"{kind} on a quarter, {name or 'all'}"
             yield Job("beyond", row, seed, base, variant, inside=True, trying=name)
     base = recipe("scribbles", relations=relations_at(1), **REDUCED)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,7 +19,7 @@ from weakseg.cam import class_activation, train_tagger
 from weakseg.grouping import segment_means, unit_rows
 from weakseg.models import load_backbone
 from weakseg.seeds import ClassMaps
-from weakseg.training import embedding, stages
+from weakseg.training import batches, embedding, stages
 
 training = importlib.import_module("weakseg.training.fit")  # the package's `fit` is the function
 
@@ -221,7 +222,24 @@ def sure_pixels():
         yield
 
 
+@contextmanager
+def labelled_half():
+    """Half of the images of each batch of the embedding have labels, however few there are."""
+
+    def chosen_images(rng, tags, batch):
+        labelled = tags.any(1).numpy()
+        weights = np.where(labelled, 0.5 / labelled.sum(), 0.5 / max(1, (~labelled).sum()))
+        if labelled.mean() >= 0.5:
+            return plain(rng, tags, batch)
+        return rng.choice(len(tags), batch, replace=False, p=weights)
+
+    plain = batches.chosen_images
+    with labelled_images_alone(), patch.object(batches, "chosen_images", chosen_images):
+        yield
+
+
 TRIES = {
+    "labelled images alone, and half of each batch": labelled_half,
     "labelled images alone": labelled_images_alone,
     "sure pixels of unlabelled images": sure_pixels,
     "no location": no_location,

@@ -48,6 +48,17 @@ class Batch:
         return Batch(*(t.pin_memory() for t in vars(self).values()))
 
 
+def chosen_images(rng: np.random.Generator, tags: Tensor, batch: int) -> NDArray[np.int64]:
+    """(batch,) indices of images drawn at random, none twice if there are enough.
+
+    Args:
+        rng: where chance comes from.
+        tags: (N, classes) bool, the classes of each image's weak labels.
+        batch: how many.
+    """
+    return rng.choice(len(tags), batch, replace=len(tags) < batch)
+
+
 class FeatureBatches:
     """Random crops of cached features, mirrored at random; the same for the same seed.
 
@@ -76,8 +87,8 @@ class FeatureBatches:
     def at(self, step: int, rank: int = 0) -> Batch:
         """The batch of a step: a resumed run sees what an unbroken one would have seen."""
         rng = np.random.default_rng([self.recipe.seed, rank, step])
-        count, crop, scale = len(self.features), self.recipe.crop, self.scale
-        chosen = rng.choice(count, self.recipe.batch, replace=count < self.recipe.batch)
+        crop, scale = self.recipe.crop, self.scale
+        chosen = chosen_images(rng, self.tags, self.recipe.batch)
         picks = []
         for index in chosen.tolist():
             h, w = self.features.size(index)
@@ -141,8 +152,7 @@ class ImageBatches(IterableDataset[Batch]):
         rng = np.random.default_rng([self.recipe.seed, self.rank, step])
         # Colour jitter draws from torch's generator.
         torch.manual_seed(int(rng.integers(2**31)))
-        count = len(self.dataset)
-        chosen = rng.choice(count, self.recipe.batch, replace=count < self.recipe.batch)
+        chosen = chosen_images(rng, self.labels.tags, self.recipe.batch)
         samples = [self._sample(int(index), rng) for index in chosen]
         images, seeds, regions = (torch.stack(column) for column in zip(*samples, strict=True))
         return Batch(images, seeds, regions, self.labels.tags[torch.from_numpy(chosen)])
