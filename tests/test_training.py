@@ -1,3 +1,4 @@
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,11 +14,15 @@ from weakseg.annotation import Area
 from weakseg.errors import InputError
 from weakseg.images import palette, read_mask, write_mask
 from weakseg.relations import RELATIONS
+from weakseg.report import report_of
 from weakseg.training import embedding, pixels, processes, progress
 from weakseg.training.labels import Labels, chosen_kinds
+from weakseg.training.pixels import LabelledPixels
 from weakseg.training.recipe import relations_at
 from weakseg.training.region_stage import TrainingRegions
 from weakseg.training.run_folder import RunFolder
+
+training = importlib.import_module("weakseg.training.fit")  # the package's `fit` is the function
 
 QUICK = Recipe(
     kinds=("points",),
@@ -114,6 +119,32 @@ def test_pseudo_masks_leave_ignored_areas_out(scores, tmp_path):
         assert (mask[:, :40] == 255).all()
         assert (mask[:, 40:] != 255).all()
     assert any(len(np.unique(mask)) > 2 for mask in masks)
+
+
+def test_images_without_labels_get_no_pseudo_mask_and_teach_no_class(tmp_path, monkeypatch):
+    learned = []
+
+    class Watched(LabelledPixels):
+        def __init__(self, features, masks, *rest):
+            learned.append([bool((masks[i] < len(CLASSES)).any()) for i in range(len(masks))])
+            super().__init__(features, masks, *rest)
+
+    monkeypatch.setattr(training, "LabelledPixels", Watched)
+    made = list(scenes(4, 1))
+    some = Dataset.from_arrays(
+        [entry.read_image() for entry in made],
+        [Annotation() if i in (1, 4) else entry.annotation for i, entry in enumerate(made)],
+        CLASSES,
+        background="background",
+    )
+    fitted = fit(some, QUICK, out=tmp_path / "run")
+    assert learned == [[True, False, True, True, False]] * 2
+    assert sorted(path.stem for path in fitted.pseudo_masks.glob("*.png")) == [
+        "000000",
+        "000002",
+        "000003",
+    ]
+    report_of({"run": fitted}, tmp_path / "report.html")
 
 
 def losses_of(fitted):

@@ -61,11 +61,13 @@ def by_vote(fitted):
 def pseudo_masks(fitted):
     """The last pseudo-masks beside the training images' masks, which nothing else has seen.
 
-    Pixels that they leave without a class do not count.
+    Pixels that they leave without a class, and images without one, do not count.
     """
     info = fitted.job.labels.info
     confusion = Confusion(info)
     for number, entry in enumerate(fitted.job.dataset):
+        if not fitted.job.labels.labelled[number]:
+            continue
         mask = read_mask(fitted.pseudo_masks / f"{number:06d}.png")
         left = mask >= info.unlabelled
         truth = np.where(left, info.ignore, entry.read_mask())

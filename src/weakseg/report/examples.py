@@ -114,7 +114,7 @@ def _training_example(fitted: Fitted, index: int) -> tuple[Example, Tensor]:
         Shown("Segments", _draw_segments(small, segments)),
     ]
     masks: list[tuple[str, NDArray[np.uint8]]] = []
-    if fitted.pseudo_masks is not None:
+    if fitted.pseudo_masks is not None and labels.labelled[index]:
         masks.append(("Pseudo-mask", read_mask(fitted.pseudo_masks / f"{index:06d}.png")))
     prediction = fitted.segmenter.predict_features(features, image.shape[:2]).mask
     masks.append(("Prediction", prediction))

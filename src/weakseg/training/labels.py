@@ -127,6 +127,11 @@ class Labels:
         return boxed_classes(self.annotation(index), self.info, self._size(index))
 
     @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """(N,) whether an image has any label."""
+        return self.tags.any(1).numpy()
+
+    @property
     def complete(self) -> bool:
         """Whether masks alone are trained on, and label all pixels that are not ignored.
 

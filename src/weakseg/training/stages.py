@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from weakseg.ahead import map_ahead
 from weakseg.classifier import PixelClassifier, pooled
-from weakseg.dataset import Dataset, Entry
+from weakseg.dataset import Dataset
 from weakseg.features import FeatureCache, extract_features
 from weakseg.files import content_hash
 from weakseg.images import palette, read_mask, write_mask
@@ -186,7 +186,10 @@ def pseudo_mask_stage(
     embeddings_of: Callable[[int], Tensor],
     name: str,
 ) -> Path:
-    """Write a pseudo-mask for every training image.
+    """Write a pseudo-mask for every training image that has labels.
+
+    Without labels to say which classes an image shows, its pseudo-mask would do more harm than
+    good (docs/results.md).
 
     Args:
         job: the run.
@@ -201,11 +204,11 @@ def pseudo_mask_stage(
     folder, labels = job.run.stages / name, job.labels
     colours = palette(256)
 
-    def write(item: tuple[int, Entry]) -> None:
-        index, entry = item
+    def write(index: int) -> None:
         path = folder / f"{index:06d}.png"
         if path.exists():
             return
+        entry = job.dataset[index]
         seeds = labels.seeds(index)
         mask, _ = pseudo_mask(
             entry.read_image(),
@@ -219,15 +222,23 @@ def pseudo_mask_stage(
         mask[seeds == labels.info.ignore] = labels.info.ignore
         write_mask(path, mask, colours)
 
-    count = len(job.dataset)
-    with job.progress.stage(name, count) as advance:
-        written = map_ahead(write, enumerate(job.dataset), job.recipe.workers)
+    labelled = np.flatnonzero(labels.labelled).tolist()
+    with job.progress.stage(name, len(labelled)) as advance:
+        written = map_ahead(write, labelled, job.recipe.workers)
         for done, _ in enumerate(written, 1):
-            advance(done, count)
+            advance(done, len(labelled))
     return folder
 
 
 def masks_on_grid(job: Job, folder: Path, features: FeatureCache) -> GridMaps:
-    """Pseudo-masks read back, on the grids of the features."""
-    paths = (folder / f"{index:06d}.png" for index in range(len(job.dataset)))
-    return on_grid(map(read_mask, paths), grid_sizes(features), job.labels)
+    """Pseudo-masks read back, on the grids of the features; images without one are unlabelled."""
+    sizes, unlabelled = grid_sizes(features), job.labels.info.unlabelled
+
+    def masks() -> Iterator[NDArray[np.integer]]:
+        for index, labelled in enumerate(job.labels.labelled):
+            if labelled:
+                yield read_mask(folder / f"{index:06d}.png")
+            else:
+                yield np.full(sizes[index], unlabelled)
+
+    return on_grid(masks(), sizes, job.labels)
