@@ -3,12 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_scenes import CLASSES
 
 from weakseg.annotation import Annotation
 from weakseg.dataset import Dataset
 from weakseg.features import FeatureCache
-from weakseg.training.batches import FeatureBatches, ImageBatches
+from weakseg.training.batches import FeatureBatches, ImageBatches, chosen_images
 from weakseg.training.grid_maps import GridMaps
 from weakseg.training.labels import Labels
 from weakseg.training.recipe import Recipe
@@ -158,3 +160,25 @@ def test_a_crop_that_is_no_whole_number_of_cells_is_refused():
         painted([(96, 128)], crop=100)
     frozen = replace(Recipe(crop=9, device="cpu"), regime="frozen")
     assert frozen.resolved(("points",)).crop == 9
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 16), st.integers(0, 99))
+def test_half_of_a_batch_has_labels_however_few_images_do(labelled, batch, seed):
+    labelled = np.array(labelled)
+    chosen = chosen_images(np.random.default_rng(seed), labelled, batch)
+    assert len(chosen) == batch
+    few, rest = labelled.sum(), (~labelled).sum()
+    if 0 < few < rest:
+        assert labelled[chosen].sum() == (batch + 1) // 2
+        for group, size in ((labelled, few), (~labelled, rest)):
+            drawn = chosen[group[chosen]]
+            assert len(set(drawn)) == len(drawn) or size < len(drawn)
+    elif batch <= len(labelled):
+        assert len(set(chosen)) == batch
+
+
+def test_where_most_images_have_labels_each_is_drawn_as_often():
+    rng, labelled = np.random.default_rng(0), np.arange(10) < 5
+    drawn = np.concatenate([chosen_images(rng, labelled, 4) for _ in range(2000)])
+    assert np.bincount(drawn) == pytest.approx(np.full(10, 800), abs=80)

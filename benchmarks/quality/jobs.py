@@ -134,16 +134,6 @@ def beyond(seed):
         for name, value in (("long_side", 512), ("output_stride", 8)):
             row = f"{kind}, {name.replace('_', ' ')} {value}"
             yield Job("beyond", row, seed, replace(base, **{name: value}), inside=True)
-    for kind in ("points", "scribbles"):
-        base = recipe(kind, relations=relations_at(1), **REDUCED)
-        variant = (f"labelled-{kind}-25%", labelled(0.25), (kind,))
-        tries = (
-            *(None, "labelled images alone", "sure pixels of unlabelled images"),
-            "labelled images alone, and half of each batch",
-        )
-        for name in tries:
-            row = f"{kind} on a quarter, {name or 'all'}"
-            yield Job("beyond", row, seed, base, variant, inside=True, trying=name)
     base = recipe("scribbles", relations=relations_at(1), **REDUCED)
     tuned = replace(base, regime="fine-tune", steps=800, batch=4)
     yield Job("beyond", "scribbles, backbone tuned", seed, tuned, inside=True)

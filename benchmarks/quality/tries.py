@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from unittest.mock import patch
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,14 +18,12 @@ from weakseg.cam import class_activation, train_tagger
 from weakseg.grouping import segment_means, unit_rows
 from weakseg.models import load_backbone
 from weakseg.seeds import ClassMaps
-from weakseg.training import batches, embedding, stages
+from weakseg.training import embedding, stages
 
 training = importlib.import_module("weakseg.training.fit")  # the package's `fit` is the function
 
 DECAY = 0.99
 """Share of the teacher's weights that a step leaves as they are."""
-
-SURE = 0.8
 
 SOFTNESS = 16.0
 """Concentration of the memberships in soft k-means."""
@@ -192,56 +189,7 @@ def excluded_classes():
         yield
 
 
-@contextmanager
-def labelled_images_alone():
-    """Of images without any label no pseudo-mask is learned from."""
-
-    def masks_on_grid(job, folder, features):
-        masks = plain(job, folder, features)
-        for index in torch.nonzero(~job.labels.tags.any(1))[:, 0].tolist():
-            masks[index][:] = job.labels.info.unlabelled
-        return masks
-
-    plain = stages.masks_on_grid
-    with patch.object(stages, "masks_on_grid", masks_on_grid):
-        yield
-
-
-@contextmanager
-def sure_pixels():
-    """Of images without any label only pixels of a probability over `SURE` are learned from."""
-
-    def pseudo_mask(image, scores, *, seeds, **rest):
-        mask, probability = plain(image, scores, seeds=seeds, **rest)
-        if not (seeds < len(scores)).any():
-            mask[probability < SURE] = len(scores)
-        return mask, probability
-
-    plain = stages.pseudo_mask
-    with patch.object(stages, "pseudo_mask", pseudo_mask):
-        yield
-
-
-@contextmanager
-def labelled_half():
-    """Half of the images of each batch of the embedding have labels, however few there are."""
-
-    def chosen_images(rng, tags, batch):
-        labelled = tags.any(1).numpy()
-        weights = np.where(labelled, 0.5 / labelled.sum(), 0.5 / max(1, (~labelled).sum()))
-        if labelled.mean() >= 0.5:
-            return plain(rng, tags, batch)
-        return rng.choice(len(tags), batch, replace=False, p=weights)
-
-    plain = batches.chosen_images
-    with labelled_images_alone(), patch.object(batches, "chosen_images", chosen_images):
-        yield
-
-
 TRIES = {
-    "labelled images alone, and half of each batch": labelled_half,
-    "labelled images alone": labelled_images_alone,
-    "sure pixels of unlabelled images": sure_pixels,
     "no location": no_location,
     "EMA teacher": ema_teacher,
     "learned temperatures": learned_temperatures,

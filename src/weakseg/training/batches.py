@@ -48,15 +48,29 @@ class Batch:
         return Batch(*(t.pin_memory() for t in vars(self).values()))
 
 
-def chosen_images(rng: np.random.Generator, tags: Tensor, batch: int) -> NDArray[np.int64]:
+def chosen_images(
+    rng: np.random.Generator, labelled: NDArray[np.bool_], batch: int
+) -> NDArray[np.int64]:
     """(batch,) indices of images drawn at random, none twice if there are enough.
+
+    Where under half of all images have labels, half of the batch has all the same: what a class
+    is must be learned from few (docs/results.md).
 
     Args:
         rng: where chance comes from.
-        tags: (N, classes) bool, the classes of each image's weak labels.
+        labelled: (N,) whether an image has a label.
         batch: how many.
     """
-    return rng.choice(len(tags), batch, replace=len(tags) < batch)
+    count = len(labelled)
+    few = np.flatnonzero(labelled)
+    if 2 * len(few) >= count or not len(few):
+        return rng.choice(count, batch, replace=count < batch)
+    rest, half = np.flatnonzero(~labelled), (batch + 1) // 2
+    parts = [
+        rng.choice(few, half, replace=len(few) < half),
+        rng.choice(rest, batch - half, replace=len(rest) < batch - half),
+    ]
+    return np.concatenate(parts)
 
 
 class FeatureBatches:
@@ -83,12 +97,13 @@ class FeatureBatches:
         self.features, self.seeds, self.regions, self.tags = features, seeds, regions, tags
         self.recipe, self.ignore = recipe, ignore
         self.scale = 8 // recipe.embedding_stride
+        self.labelled = tags.any(1).numpy()
 
     def at(self, step: int, rank: int = 0) -> Batch:
         """The batch of a step: a resumed run sees what an unbroken one would have seen."""
         rng = np.random.default_rng([self.recipe.seed, rank, step])
         crop, scale = self.recipe.crop, self.scale
-        chosen = chosen_images(rng, self.tags, self.recipe.batch)
+        chosen = chosen_images(rng, self.labelled, self.recipe.batch)
         picks = []
         for index in chosen.tolist():
             h, w = self.features.size(index)
@@ -152,7 +167,7 @@ class ImageBatches(IterableDataset[Batch]):
         rng = np.random.default_rng([self.recipe.seed, self.rank, step])
         # Colour jitter draws from torch's generator.
         torch.manual_seed(int(rng.integers(2**31)))
-        chosen = chosen_images(rng, self.labels.tags, self.recipe.batch)
+        chosen = chosen_images(rng, self.labels.labelled, self.recipe.batch)
         samples = [self._sample(int(index), rng) for index in chosen]
         images, seeds, regions = (torch.stack(column) for column in zip(*samples, strict=True))
         return Batch(images, seeds, regions, self.labels.tags[torch.from_numpy(chosen)])
