@@ -160,7 +160,7 @@ def say_plan(job: stages.Job, held_out: Dataset | None) -> None:
         f"{len(job.labels.info.classes)} classes; labels: {', '.join(recipe.kinds)}"
         + (" (one kind an image, in turn)" if recipe.mix else "")
     )
-    unlabelled = int((~job.labels.tags.any(1)).sum())
+    unlabelled = int((~job.labels.labelled).sum())
     if unlabelled:
         images = counted(unlabelled, "image")
         say(f"no label: {images}; taking part in grouping and image similarity")
