@@ -114,6 +114,12 @@ def test_the_mirror_image_has_the_mirrored_mask(model):
     )
 
 
+def test_the_order_of_scales_does_not_matter(model):
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    a, b = (model.predict(image, scales=s, probabilities=True) for s in ((0.5, 1), (1, 0.5)))
+    np.testing.assert_array_equal(a.probabilities, b.probabilities)
+
+
 def test_scales_are_averaged(model):
     image = photograph()
     # Where the grids are equal the mean is exact: 0.5 of 192 is 96.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,14 +167,14 @@ class Segmenter(nn.Module):
             image: (H, W, 3) uint8 RGB, or what else `weakseg.images.as_rgb` takes; any size.
             flip: average with the mirrored image.
             scales: average over these sizes, .5 to 2 times the training size.
-            walk: steps of the random walk, see `spread`, on the average and the grid of the first
-                of these sizes.
+            walk: steps of the random walk, see `spread`, on the average and the grid of that of
+                these sizes which is nearest to the training size.
             crf: sharpen with a dense CRF; needs memory for all classes at full size.
             probabilities: return those too.
         """
         picture = as_rgb(image)
         total: Tensor | None = None
-        for scale in scales:
+        for scale in sorted(scales, key=lambda scale: abs(math.log(scale))):
             for mirrored in (False, True) if flip else (False,):
                 view = picture[:, ::-1].copy() if mirrored else picture
                 features = self.features(view, scale=scale)
