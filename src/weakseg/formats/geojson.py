@@ -1,7 +1,8 @@
 """GeoJSON in pixel coordinates: points, lines and polygons, as QuPath writes them.
 
-After RFC 7946 and QuPath's export: features whose `properties.classification.name` is the class
-(`label`, `class`, `category` and `name` serve, too). Coordinates are on the edges of pixels.
+After RFC 7946 and QuPath's export: features whose `properties.classification.name` is the class,
+or since 0.4 `names`, the parts of it (`label`, `class`, `category` and `name` serve, too).
+Coordinates are on the edges of pixels.
 """
 
 from __future__ import annotations
@@ -18,12 +19,22 @@ from weakseg.errors import InputError
 from weakseg.files import write_text
 from weakseg.formats.rasters import outline
 from weakseg.formats.reading import check_number, member, read_json
-from weakseg.formats.records import Outline, Reading, ReadOptions, Record, tidy, to_centre
+from weakseg.formats.records import (
+    IGNORE,
+    Outline,
+    Reading,
+    ReadOptions,
+    Record,
+    SourceClass,
+    tidy,
+    to_centre,
+)
 from weakseg.formats.writing import WriteOptions, image_name, lose, mask_shapes, odd_width
 from weakseg.images import palette
 
 _LABELS = ("label", "class", "category", "name")
 _IMAGES = ("image", "filename", "file_name")
+_IGNORED = SourceClass(IGNORE, "Ignore*")  # QuPath's own name, by which a map may still call it
 
 
 def read_geojson(source: Path, options: ReadOptions) -> Reading:
@@ -40,7 +51,9 @@ def read_geojson(source: Path, options: ReadOptions) -> Reading:
         paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".geojson", ".json"))
     if not paths:
         raise InputError("no GeoJSON files", file=source)
-    return Reading(lambda: (record for path in paths for record in _records(path, options.width)))
+    return Reading(
+        lambda: (record for path in paths for record in _records(path, options.width)), [_IGNORED]
+    )
 
 
 def _records(path: Path, width: float) -> Iterator[Record]:
@@ -52,10 +65,9 @@ def _records(path: Path, width: float) -> Iterator[Record]:
         if isinstance(data, Mapping) and isinstance(data.get("image"), str):
             whole.image = data["image"]
         records = {whole.image: whole}
-        for feature in _features(data):
+        for feature, image in _with_children(_features(data), whole.image):
             with whole.listing():
                 properties = _properties(feature)
-                image = next((str(properties[k]) for k in _IMAGES if k in properties), whole.image)
                 record = records.setdefault(image, Record(image, file=str(path)))
                 with record.listing():
                     _add(record, feature, _label(properties), width)
@@ -73,6 +85,20 @@ def _features(data: Any) -> list[Any]:
     return member(data, "features", list, "GeoJSON")  # type: ignore[no-any-return]
 
 
+def _with_children(features: list[Any], image: str) -> Iterator[tuple[Any, str]]:
+    """Features and those within them, each with its image; children lie on top of their parent."""
+    waiting = [(feature, image) for feature in reversed(features)]
+    while waiting:
+        feature, image = waiting.pop()
+        properties = feature.get("properties") if isinstance(feature, Mapping) else None
+        properties = properties if isinstance(properties, Mapping) else {}
+        image = next((str(properties[k]) for k in _IMAGES if k in properties), image)
+        yield feature, image
+        children = properties.get("childObjects")
+        if isinstance(children, list):
+            waiting += [(child, image) for child in reversed(children)]
+
+
 def _properties(feature: Any) -> Mapping[str, Any]:
     if not isinstance(feature, Mapping):
         raise InputError("feature is not an object", found=feature)
@@ -81,14 +107,23 @@ def _properties(feature: Any) -> Mapping[str, Any]:
 
 
 def _label(properties: Mapping[str, Any]) -> str:
-    classification = properties.get("classification")
-    found = [classification.get("name") if isinstance(classification, Mapping) else classification]
+    found = [_classification(properties.get("classification"))]
     found += [properties.get(key) for key in _LABELS]
     label = next((value for value in found if isinstance(value, str) and value), None)
     if label is None:
         rule = '"properties": {"classification": {"name": ...}}'
         raise InputError("feature without a class", found=dict(properties), rule=rule)
-    return label
+    return _IGNORED.name if label == _IGNORED.id else label
+
+
+def _classification(value: Any) -> Any:
+    """The class that QuPath shows: of a class derived from another one, both names."""
+    if not isinstance(value, Mapping):
+        return value
+    names = value.get("names")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return ": ".join(names)
+    return value.get("name")
 
 
 def _add(record: Record, feature: Mapping[str, Any], label: str, width: float) -> None:

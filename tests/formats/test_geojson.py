@@ -1,0 +1,83 @@
+"""GeoJSON as QuPath writes it: names of classes, objects within objects, names of files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weakseg.annotation import Area, Scribble
+from weakseg.dataset import Dataset
+from weakseg.formats.importing import ImportReport, import_dataset
+
+STROKE = {"type": "LineString", "coordinates": [[1.5, 1.5], [5.5, 5.5]]}
+SQUARE = {"type": "Polygon", "coordinates": [[[2, 3], [8, 3], [8, 7], [2, 7], [2, 3]]]}
+
+
+def _feature(geometry: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    properties = {"objectType": "annotation", **properties}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _stroke(name: str, **properties: Any) -> dict[str, Any]:
+    return _feature(STROKE, classification={"name": name}, **properties)
+
+
+def _save(path: Path, *features: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def _read(source: Path, photos: Path, **options: Any) -> tuple[Dataset, ImportReport]:
+    return import_dataset("geojson", source, None, images=photos, **options)
+
+
+@pytest.mark.parametrize(
+    ("properties", "label"),
+    [
+        ({"classification": {"names": ["Immune cells", "CD3"]}}, "Immune cells: CD3"),
+        ({"classification": {"names": ["Tumor"], "color": [200, 0, 0]}}, "Tumor"),
+        ({"classification": {"names": [], "name": "Tumor"}}, "Tumor"),
+        ({"classification": {"name": "Immune cells: CD3"}}, "Immune cells: CD3"),
+        ({"classification": "Tumor"}, "Tumor"),
+    ],
+)
+def test_the_class_of_a_feature(
+    photos: Path, tmp_path: Path, properties: dict[str, Any], label: str
+) -> None:
+    path = _save(tmp_path / "a.geojson", _feature(STROKE, **properties))
+    dataset, report = _read(path, photos, strict=True)
+    assert report.info.classes == (label,)
+    assert dataset[0].annotation.scribbles == (Scribble(label, ((1, 1), (5, 5))),)
+
+
+def test_objects_within_objects_are_read_too(photos: Path, tmp_path: Path) -> None:
+    nest = _feature(SQUARE, classification={"name": "Nest"}, childObjects=[_stroke("Cell")])
+    tissue = _stroke("Tissue", image="b.png", childObjects=[_stroke("Tumor"), nest])
+    dataset, _ = _read(_save(tmp_path / "x.geojson", tissue), photos, strict=True)
+    (entry,) = dataset
+    assert entry.name == "sub/b"  # children lie in the image of their parent
+    assert [s.label for s in entry.annotation.scribbles] == ["Tissue", "Tumor", "Cell"]
+    assert (entry.read_mask() == dataset.info.index("Nest")).sum() == 24
+
+
+@pytest.mark.parametrize(
+    ("options", "classes", "ignored"),
+    [
+        ({}, ("Tumor",), True),
+        ({"map": {"Ignore*": "Glass"}}, ("Glass", "Tumor"), False),
+        ({"map": {"Ignore*": None}}, ("Tumor",), False),
+        ({"classes": ["Tumor"]}, ("Tumor",), True),
+    ],
+)
+def test_qupaths_class_of_what_to_ignore(
+    photos: Path, tmp_path: Path, options: dict[str, Any], classes: tuple[str, ...], ignored: bool
+) -> None:
+    area = _feature(SQUARE, classification={"name": "Ignore*"})
+    dataset, report = _read(_save(tmp_path / "a.json", area, _stroke("Tumor")), photos, **options)
+    assert report.info.classes == classes
+    corners = ((1.5, 2.5), (7.5, 2.5), (7.5, 6.5), (1.5, 6.5))
+    assert dataset[0].annotation.ignore == ((Area(xy=corners),) if ignored else ())
