@@ -54,6 +54,31 @@ def test_the_class_of_a_feature(
     assert dataset[0].annotation.scribbles == (Scribble(label, ((1, 1), (5, 5))),)
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"name": "ROI 3 (check with Jo)"},
+        {"name": "ROI 4", "isLocked": True, "classification": None},
+        {"classification": {"name": ""}},
+        {"classification": {"names": []}},
+        {"classification": {"names": [1, 2]}},
+    ],
+)
+def test_an_object_without_a_class(
+    photos: Path, tmp_path: Path, properties: dict[str, Any]
+) -> None:
+    path = _save(tmp_path / "a.geojson", _feature(STROKE, **properties), _stroke("Tumor"))
+    dataset, report = _read(path, photos)
+    assert [s.label for s in dataset[0].annotation.scribbles] == ["Tumor"]
+    assert [problem.what for problem in report.problems] == ["feature without a class"]
+
+
+def test_a_name_is_the_class_where_nothing_else_is(photos: Path, tmp_path: Path) -> None:
+    plain = {"type": "Feature", "geometry": STROKE, "properties": {"name": "sand"}}
+    _, report = _read(_save(tmp_path / "a.geojson", plain), photos, strict=True)
+    assert report.info.classes == ("sand",)
+
+
 def test_objects_within_objects_are_read_too(photos: Path, tmp_path: Path) -> None:
     nest = _feature(SQUARE, classification={"name": "Nest"}, childObjects=[_stroke("Cell")])
     tissue = _stroke("Tissue", image="b.png", childObjects=[_stroke("Tumor"), nest])

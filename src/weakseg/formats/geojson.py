@@ -108,7 +108,9 @@ def _properties(feature: Any) -> Mapping[str, Any]:
 
 def _label(properties: Mapping[str, Any]) -> str:
     found = [_classification(properties.get("classification"))]
-    found += [properties.get(key) for key in _LABELS]
+    # An object of QuPath has a name of its own, whatever its class.
+    named = "objectType" in properties
+    found += [properties.get(key) for key in _LABELS if not (named and key == "name")]
     label = next((value for value in found if isinstance(value, str) and value), None)
     if label is None:
         rule = '"properties": {"classification": {"name": ...}}'
