@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from format_files import save_image
 
 from weakseg.annotation import Area, Scribble
 from weakseg.dataset import Dataset
@@ -106,3 +107,54 @@ def test_qupaths_class_of_what_to_ignore(
     assert report.info.classes == classes
     corners = ((1.5, 2.5), (7.5, 2.5), (7.5, 6.5), (1.5, 6.5))
     assert dataset[0].annotation.ignore == ((Area(xy=corners),) if ignored else ())
+
+
+@pytest.mark.parametrize(
+    ("file", "image"),
+    [
+        ("a.geojson", "a"),
+        ("a.JSON", "a"),
+        ("a.jpg.geojson", "a"),
+        ("A.JPG.GeoJSON", "a"),
+        ("scan.tif.geojson", "scan"),
+        ("scan.geojson.json", "scan"),
+        ("v1.2.geojson", "v1.2"),
+        ("b.geojson", "sub/b"),
+        ("sub/b.geojson", "sub/b"),
+        ("sub/twice.geojson", "sub/twice"),
+        ("other/twice.png.json", "other/twice"),
+        ("deep/other/twice.json", "other/twice"),
+    ],
+)
+def test_a_file_is_called_after_its_image(
+    photos: Path, tmp_path: Path, file: str, image: str
+) -> None:
+    for name in ("scan.tif", "v1.2.png", "sub/twice.jpg", "other/twice.png"):
+        save_image(photos / name, (9, 9))
+    _save(tmp_path / "labels" / file, _stroke("Tumor"))
+    dataset, _ = _read(tmp_path / "labels", photos, strict=True)
+    assert [entry.name for entry in dataset] == [image]
+
+
+def test_a_message_says_which_feature_is_meant(photos: Path, tmp_path: Path) -> None:
+    bad = _feature({"type": "Point", "coordinates": [1]}, classification={"name": "Cell"})
+    nest = _stroke("Nest", childObjects=[_stroke("Cell"), bad])
+    features = [_stroke("Tumor"), nest, {**_feature(STROKE), "id": "8d0c"}, {**bad, "id": 7}, "x"]
+    path = _save(tmp_path / "a.geojson", *features)
+    _, report = _read(path, photos)
+    assert [str(problem).removeprefix(f"{path}, a.jpg, ") for problem in report.problems] == [
+        "feature 2, child 2: position: found [1]; expected [x, y]",
+        "feature 3 (8d0c): feature without a class: found {'objectType': 'annotation'}; "
+        'expected "properties": {"classification": {"name": ...}}',
+        "feature 4 (7): position: found [1]; expected [x, y]",
+        "feature 5: feature is not an object: found x",
+    ]
+
+
+def test_objects_nested_deeply(photos: Path, tmp_path: Path) -> None:
+    text = json.dumps(_stroke("Tumor", childObjects=[]))
+    for _ in range(150):
+        text = json.dumps(_stroke("Tumor", childObjects=["#"])).replace('"#"', text)
+    (tmp_path / "a.geojson").write_text(text)
+    dataset, _ = _read(tmp_path / "a.geojson", photos, strict=True)
+    assert len(dataset[0].annotation.scribbles) == 151

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from weakseg.annotation import Point, Position, Scribble
@@ -30,17 +31,19 @@ from weakseg.formats.records import (
     to_centre,
 )
 from weakseg.formats.writing import WriteOptions, image_name, lose, mask_shapes, odd_width
-from weakseg.images import palette
+from weakseg.images import IMAGE_SUFFIXES, palette
 
 _LABELS = ("label", "class", "category", "name")
 _IMAGES = ("image", "filename", "file_name")
+_ENDING = re.compile(r"(\.geojson|\.json)+$", re.IGNORECASE)
 _IGNORED = SourceClass(IGNORE, "Ignore*")  # QuPath's own name, by which a map may still call it
 
 
 def read_geojson(source: Path, options: ReadOptions) -> Reading:
     """Open GeoJSON files.
 
-    An image is named by a feature's or the collection's `image`, else by the name of the file.
+    An image is named by a feature's or the collection's `image`, else by the path of the file in
+    the folder, with or without the image's own suffix.
 
     Args:
         source: a file, or a folder of files that end in `.geojson` or `.json`.
@@ -51,25 +54,34 @@ def read_geojson(source: Path, options: ReadOptions) -> Reading:
         paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".geojson", ".json"))
     if not paths:
         raise InputError("no GeoJSON files", file=source)
-    return Reading(
-        lambda: (record for path in paths for record in _records(path, options.width)), [_IGNORED]
-    )
+    folder = source if source.is_dir() else source.parent
+
+    def records() -> Iterator[Record]:
+        for path in paths:
+            yield from _records(path, _image_of(path.relative_to(folder)), options.width)
+
+    return Reading(records, [_IGNORED])
 
 
-def _records(path: Path, width: float) -> Iterator[Record]:
-    name = path.name.removesuffix(".json").removesuffix(".geojson") + ".jpg"
-    whole = Record(name, file=str(path))
+def _image_of(path: Path) -> str:
+    """The image that a file is called after: `a` of `a.geojson`, `a.tif` of `a.tif.geojson`."""
+    name = _ENDING.sub("", path.as_posix())
+    return name if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES else f"{name}.jpg"
+
+
+def _records(path: Path, image: str, width: float) -> Iterator[Record]:
+    whole = Record(image, file=str(path))
     records: dict[str, Record] = {}
     with whole.listing():
         data = read_json(path)
         if isinstance(data, Mapping) and isinstance(data.get("image"), str):
             whole.image = data["image"]
         records = {whole.image: whole}
-        for feature, image in _with_children(_features(data), whole.image):
-            with whole.listing():
+        for feature, image, part in _with_children(_features(data), whole.image):
+            with whole.listing(part=part):
                 properties = _properties(feature)
                 record = records.setdefault(image, Record(image, file=str(path)))
-                with record.listing():
+                with record.listing(part=part):
                     _add(record, feature, _label(properties), width)
     empty = not (whole.labels() or whole.problems) and len(records) > 1
     yield from (record for record in records.values() if not (record is whole and empty))
@@ -85,18 +97,32 @@ def _features(data: Any) -> list[Any]:
     return member(data, "features", list, "GeoJSON")  # type: ignore[no-any-return]
 
 
-def _with_children(features: list[Any], image: str) -> Iterator[tuple[Any, str]]:
-    """Features and those within them, each with its image; children lie on top of their parent."""
-    waiting = [(feature, image) for feature in reversed(features)]
+def _with_children(features: list[Any], image: str) -> Iterator[tuple[Any, str, str]]:
+    """Features and those within them, each with its image and its place for messages.
+
+    Children come after their parent, so that they lie on top of it.
+    """
+    waiting = [(enumerate(features, 1), image, "feature")]
     while waiting:
-        feature, image = waiting.pop()
+        siblings, image, kind = waiting[-1]
+        number, feature = next(siblings, (0, None))
+        if number == 0:
+            waiting.pop()
+            continue
         properties = feature.get("properties") if isinstance(feature, Mapping) else None
         properties = properties if isinstance(properties, Mapping) else {}
         image = next((str(properties[k]) for k in _IMAGES if k in properties), image)
-        yield feature, image
+        yield feature, image, f"{kind} {number}{_id(feature)}"
         children = properties.get("childObjects")
         if isinstance(children, list):
-            waiting += [(child, image) for child in reversed(children)]
+            waiting.append((enumerate(children, 1), image, f"{kind} {number}, child"))
+
+
+def _id(feature: Any) -> str:
+    """A feature's id, by which QuPath's user finds it."""
+    value = feature.get("id") if isinstance(feature, Mapping) else None
+    usable = isinstance(value, str | int) and len(str(value)) <= 64
+    return f" ({value})" if usable else ""
 
 
 def _properties(feature: Any) -> Mapping[str, Any]:
@@ -114,7 +140,8 @@ def _label(properties: Mapping[str, Any]) -> str:
     label = next((value for value in found if isinstance(value, str) and value), None)
     if label is None:
         rule = '"properties": {"classification": {"name": ...}}'
-        raise InputError("feature without a class", found=dict(properties), rule=rule)
+        own = {key: value for key, value in properties.items() if key != "childObjects"}
+        raise InputError("feature without a class", found=own, rule=rule)
     return _IGNORED.name if label == _IGNORED.id else label
 
 

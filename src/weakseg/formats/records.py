@@ -165,6 +165,8 @@ class Record:
         label_image: a whole map of classes instead.
         split: the part that the source puts it in.
         file: where it stands, for messages.
+        line: line in that file, where it is one of text.
+        part: what of the file is being read, where lines say little, for messages.
         problems: what was left out while reading.
     """
 
@@ -179,21 +181,27 @@ class Record:
     split: str | None = None
     file: str | None = None
     line: int | None = None
+    part: str | None = None
     problems: list[Problem] = field(default_factory=list)
 
     @contextmanager
-    def listing(self, line: int | None = None) -> Iterator[None]:
+    def listing(self, line: int | None = None, part: str | None = None) -> Iterator[None]:
         """Within this block, an `InputError` leaves out one label and is listed."""
+        before, self.part = self.part, part or self.part
         try:
             yield
         except InputError as error:
             self.note(error.what, error.found, error.rule, line)
+        finally:
+            self.part = before
 
     def note(
         self, what: str, found: object = None, rule: str | None = None, line: int | None = None
     ) -> None:
         """List something that is left out."""
-        place = f"{self.file}, {self.image}" if self.line is None and line is None else self.file
+        place = self.file
+        if self.line is None and line is None:
+            place = f"{self.file}, {self.image}" + (f", {self.part}" if self.part else "")
         self.problems.append(Problem(what, place, line or self.line, found, rule, fatal=False))
 
     def labels(self) -> Counter[str]:
