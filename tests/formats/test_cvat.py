@@ -165,6 +165,49 @@ def test_a_zip_with_its_images(photos: Path, fixture: Any, tmp_path: Path) -> No
     assert not [*(tmp_path / "out").glob(".unpacked*")]
 
 
+IMAGE = '<image name="{}" width="20" height="16">{}</image>'
+STROKE = '<polyline label="x" points="1,2;3,4"/>'
+
+
+@pytest.mark.parametrize(
+    ("image", "strict", "messages"),
+    [
+        (
+            IMAGE.format("a.jpg", STROKE + "<cuboid/>") + IMAGE.format("b.jpg", STROKE),
+            False,
+            [
+                "{0}/annotations.xml, a.jpg: shape of a kind that is not read: found cuboid",
+                "{0}/annotations.xml, b.jpg: image left out: no such image: found b.jpg; "
+                "expected an image in {0}/images",
+            ],
+        ),
+        (
+            IMAGE.format("a.jpg", STROKE + "<cuboid/>"),
+            True,
+            ["{0}/annotations.xml, a.jpg: shape of a kind that is not read"],
+        ),
+        ("", False, ["no labels found: expected a source with labels"]),
+        ("<image", False, ["{0}/annotations.xml:1: not valid XML"]),
+    ],
+)
+def test_messages_name_the_zip(
+    photos: Path, tmp_path: Path, image: str, strict: bool, messages: list[str]
+) -> None:
+    path = tmp_path / "task.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("annotations.xml", f"<annotations>{image}</annotations>")
+        archive.write(photos / "a.jpg", "images/a.jpg")
+    try:
+        _, report = import_dataset("cvat", path, tmp_path / "out", strict=strict)
+        found = [str(problem) for problem in report.problems]
+    except InputError as error:
+        found = str(error).splitlines()
+    assert len(found) == len(messages)
+    for line, message in zip(found, messages, strict=True):
+        assert line.startswith(message.format(path))
+        assert ".unpacked" not in line
+
+
 def _member(name: str, mode: int = 0) -> zipfile.ZipInfo:
     member = zipfile.ZipInfo(name)
     member.external_attr = mode << 16

@@ -7,10 +7,12 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from weakseg.dataset_writer import check_relative
-from weakseg.errors import InputError
+from weakseg.errors import InputError, InputErrors, Problem
 
 _LARGEST_RATIO = 200  # of the sizes of a member before and after packing
 _SMALL = 50_000_000
@@ -28,7 +30,7 @@ def unpacked(source: Path, place: Path) -> Iterator[Path]:
 
     Raises:
         InputError: a damaged file, a member that would land elsewhere, or a member that is
-            suspiciously large.
+            suspiciously large. What is raised while the folder is in use names the zip file.
     """
     if source.suffix.lower() != ".zip" or not source.is_file():
         yield source
@@ -41,13 +43,33 @@ def unpacked(source: Path, place: Path) -> Iterator[Path]:
         raise InputError("cannot be written", file=place, found=str(error)) from error
     try:
         _unpack(source, folder)
-        yield folder
+        try:
+            yield folder
+        except InputErrors as errors:
+            raise InputErrors([packed(p, folder, source) for p in errors.problems]) from errors
+        except InputError as error:
+            raise packed(Problem.from_error(error), folder, source).error() from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         if made and not any(place.iterdir()):
             place.rmdir()
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def packed(problem: Problem, folder: Path, source: Path) -> Problem:
+    """The same finding with the zip file in place of the folder, which is gone when it is read."""
+
+    def named(text: object) -> Any:
+        return text.replace(str(folder), str(source)) if isinstance(text, str) else text
+
+    return replace(
+        problem,
+        what=named(problem.what),
+        file=named(problem.file),
+        found=named(problem.found),
+        rule=named(problem.rule),
+    )
 
 
 def _unpack(source: Path, folder: Path) -> None:

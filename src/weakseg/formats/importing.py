@@ -18,7 +18,7 @@ from weakseg.dataset import Dataset, DatasetInfo, DatasetWriter, Entry
 from weakseg.dataset_info import is_writable
 from weakseg.entries import EntryList
 from weakseg.errors import InputError, InputErrors, Problem
-from weakseg.formats.archives import unpacked
+from weakseg.formats.archives import packed, unpacked
 from weakseg.formats.class_map import ClassMap, check_map, load_map, map_classes, match_class
 from weakseg.formats.coco import read_coco
 from weakseg.formats.convert import Rules, convert
@@ -166,7 +166,8 @@ def import_dataset(
                 raise InputError("no such file or folder", file=path)
             place = Path(path).parent if out is None else Path(out)
             opened[part] = stack.enter_context(unpacked(Path(path), place))
-        packed = any(opened[part] != Path(path) for part, path in sources.items())
+        zips = {opened[part]: Path(path) for part, path in sources.items()}
+        zips = {folder: path for folder, path in zips.items() if folder != path}
         index = _image_index(format, [*opened.values()], images)
         given = None if classes is None else tuple(classes)
         options = ReadOptions(index, width, given, unlabelled, ignore, predictions, progress)
@@ -187,16 +188,18 @@ def import_dataset(
         rules = Rules(info, found, wanted, exhaustive)
         entries = _entries(readings, index, rules, report, all_images, progress)
         if out is None:
-            if packed:
+            if zips:
                 raise InputError("a zip file needs a folder to go to", rule="out=...")
             kept = [*entries]
             _check(report, strict)
             return Dataset(info, EntryList(kept)), report
-        link = not (copy or packed)
+        link = not (copy or zips)
         with DatasetWriter(out, info, link=link, overwrite=overwrite) as writer:
             for entry in entries:
                 assert isinstance(entry.image, Path)
                 writer.add(entry.image, entry.annotation, name=entry.name, split=entry.split)
+            for folder, path in zips.items():
+                report.problems = [packed(p, folder, path) for p in report.problems]
             _check(report, strict)
     return Dataset.open(out), report
 
