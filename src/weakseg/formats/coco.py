@@ -176,8 +176,8 @@ def _records(path: Path, index: _Index, names: dict[Any, str]) -> Iterator[Recor
     order = np.argsort(of_image, kind="stable")
     bounds = np.searchsorted(of_image[order], np.arange(len(index.images) + 1))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        for row, (_, name, size, tags) in enumerate(index.images):
-            record = Record(name, size, file=str(path))
+        for row, (key, name, size, tags) in enumerate(index.images):
+            record = Record(name, size, file=str(path), part=f"image {key}")
             for tag in tags:
                 with record.listing():
                     record.tags.append(_label(names, tag))

@@ -30,6 +30,7 @@ from weakseg.formats.label_studio import read_label_studio
 from weakseg.formats.labelme import read_labelme
 from weakseg.formats.points import read_points
 from weakseg.formats.records import Reading, ReadOptions, Record
+from weakseg.formats.same_image import joined
 from weakseg.formats.scribblesup import read_scribblesup
 from weakseg.formats.tags import read_folders, read_tags
 from weakseg.formats.voc import read_voc
@@ -65,6 +66,9 @@ _IMAGE_FOLDERS = {
 
 _PICTURES = frozenset({"ilastik", "masks", "napari"})
 """Formats whose sources are pictures themselves."""
+
+_TABLES = frozenset({"coralnet", "points", "tags"})
+"""Formats of rows, several of which may be about one image."""
 
 Source = str | os.PathLike[str]
 
@@ -172,6 +176,8 @@ def import_dataset(
         given = None if classes is None else tuple(classes)
         options = ReadOptions(index, width, given, unlabelled, ignore, predictions, progress)
         readings = {part: READERS[format](path, options) for part, path in opened.items()}
+        if format in _TABLES:
+            readings = {part: joined(reading, index) for part, reading in readings.items()}
         names = load_map(map) if isinstance(map, str | os.PathLike) else map and check_map(map)
         used = sum((_used(reading, progress) for reading in readings.values()), Counter())
         declared = [c for reading in readings.values() for c in reading.classes]
@@ -277,7 +283,7 @@ def _entries(
     progress: bool,
 ) -> Iterator[Entry]:
     """The images of all sources that can be used; what cannot joins the report."""
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, str]] = {}  # image and place of each, by name
     for part, reading in readings.items():
         report.problems += reading.problems
         for record in _watched(reading.records(), "writing images", reading.total, progress):
@@ -286,7 +292,7 @@ def _entries(
             if entry is not None:
                 report.count(entry.annotation)
                 yield entry
-    taken = set(names.values())
+    taken = {image for image, _ in names.values()}
     rest = [path for path in index.paths if path not in taken]
     report.unused = 0 if all_images else len(rest)
     for path in rest if all_images else ():
@@ -302,7 +308,7 @@ def _entry(
     record: Record,
     index: ImageIndex,
     rules: Rules,
-    names: dict[str, str],
+    names: dict[str, tuple[str, str]],
     split: str,
     labelled: bool = True,
 ) -> Entry | None:
@@ -318,10 +324,13 @@ def _entry(
         record.note("image left out: its name", found, "a name in UTF-8")
         return None
     if name in names:
-        what = "image left out: it comes twice"
-        if names[name] != found:
-            what = "image left out: another has this name"
-        record.note(what, found, names[name])
+        first, place = names[name]
+        if first != found:
+            rule = f"another name than that of {first}"
+            record.note("image left out: another has this name", found, rule)
+        else:
+            rule = f"each image once; the first is {place}"
+            record.note("image left out: it comes twice", found, rule)
         return None
     if record.size is not None and tuple(record.size) != size:
         turned = " (the tool did not apply the EXIF rotation)" * (record.size == size[::-1])
@@ -330,7 +339,7 @@ def _entry(
         return None
     if leaves_folder(record.image):
         record.note("path leaves the folder of images; taken by its name", record.image, found)
-    names[name] = found
+    names[name] = found, record.place
     annotation = convert(record, rules, size) if labelled else Annotation()
     return Entry(name, index.folder / found, *size, annotation, split)
 

@@ -50,9 +50,11 @@ def _records(path: Path, options: ReadOptions) -> Iterator[Record]:
             what = "JSON-MIN export, which leaves too much out" if minimal else "not a task"
             rule = "an export as JSON: an array of tasks with data and annotations"
             raise InputError(what, file=path, found=task, rule=rule)
-        record = Record(f"task {task.get('id', number)}", file=str(path))
+        name = f"task {task.get('id', number)}"
+        record = Record(name, file=str(path))
         with record.listing():
             record.image = _image(task)
+            record.part = name
             record.split = split_name(_text(task["data"].get("split")))
             _add_results(record, _results(record, task, options.predictions), options.width)
         yield record

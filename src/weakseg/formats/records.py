@@ -184,24 +184,31 @@ class Record:
     part: str | None = None
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        if self.line is not None:
+            return f"{self.file}:{self.line}"
+        return f"{self.file}, {self.image}" + (f", {self.part}" if self.part else "")
+
     @contextmanager
     def listing(self, line: int | None = None, part: str | None = None) -> Iterator[None]:
         """Within this block, an `InputError` leaves out one label and is listed."""
-        before, self.part = self.part, part or self.part
+        before = self.part
+        self.part = part or before
         try:
             yield
         except InputError as error:
             self.note(error.what, error.found, error.rule, line)
         finally:
-            self.part = before
+            if part is not None:
+                self.part = before
 
     def note(
         self, what: str, found: object = None, rule: str | None = None, line: int | None = None
     ) -> None:
         """List something that is left out."""
-        place = self.file
-        if self.line is None and line is None:
-            place = f"{self.file}, {self.image}" + (f", {self.part}" if self.part else "")
+        place = self.place if self.line is None and line is None else self.file
         self.problems.append(Problem(what, place, line or self.line, found, rule, fatal=False))
 
     def labels(self) -> Counter[str]:
