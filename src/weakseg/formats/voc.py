@@ -8,7 +8,8 @@ the classes are not VOC's, `labelmap.txt` names them with their colours, as CVAT
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from weakseg.annotation import Box
 from weakseg.dataset import Entry
-from weakseg.errors import InputError
+from weakseg.errors import InputError, Problem
 from weakseg.files import write_text
 from weakseg.formats.label_images import colour_value, read_labels
 from weakseg.formats.reading import as_number, as_size, read_text, read_xml
@@ -35,6 +36,7 @@ VOC_CLASSES = (
 )
 _VOID = (224, 224, 192)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FLAG = re.compile(r"\s+(-1|0|1)$")  # whether the class of a list is in the image
 
 
 def read_voc(source: Path, options: ReadOptions) -> Reading:
@@ -52,7 +54,7 @@ def read_voc(source: Path, options: ReadOptions) -> Reading:
     names = sorted({*files, *masks})
     if not names:
         raise InputError("no VOC annotations", file=source, rule="Annotations, SegmentationClass")
-    splits = _splits(source)
+    splits, problems = _splits(source, {*names})
     declared = _labelmap(source / "labelmap.txt")
     if not declared and masks:
         declared = [SourceClass(n, i) for i, n in enumerate(options.classes or VOC_CLASSES)]
@@ -68,18 +70,38 @@ def read_voc(source: Path, options: ReadOptions) -> Reading:
                     record.label_image = _label_image(masks[name], declared)
             yield record
 
-    return Reading(records, declared, total=len(names))
+    return Reading(records, declared, total=len(names), problems=problems)
 
 
-def _splits(source: Path) -> dict[str, str]:
+def _splits(source: Path, names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
+    """The part of each image that is listed, lists of masks before others; and what is wrong."""
     splits: dict[str, str] = {}
+    problems: list[Problem] = []
     for kind in ("Main", "Segmentation"):
-        for part in ("test", "val", "train"):
+        parts: dict[str, str] = {}
+        for part in ("train", "val", "test"):
             file = source / "ImageSets" / kind / f"{part}.txt"
-            if file.is_file():
-                words = (line.split() for line in read_text(file).splitlines())
-                splits |= dict.fromkeys((w[0] for w in words if w), part)
-    return splits
+            lines = read_text(file).splitlines() if file.is_file() else []
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                name = _listed(line.strip(), names)
+                if name is None:
+                    what, rule = "listed image without labels", "a file of labels of this name"
+                    problems.append(Problem(what, str(file), number, line.strip(), rule, False))
+                elif parts.setdefault(name, part) != part:
+                    what, rule = "image in two lists", f"one list; it is taken for {parts[name]}"
+                    problems.append(Problem(what, str(file), number, name, rule, False))
+        splits |= parts
+    return splits, problems
+
+
+def _listed(line: str, names: Collection[str]) -> str | None:
+    """The image that a line of a list means, None where there is none.
+
+    A name may have spaces and end like a flag ("reef 1"), so that the whole line goes first.
+    """
+    return next((name for name in (line, _FLAG.sub("", line)) if name in names), None)
 
 
 def _labelmap(file: Path) -> list[SourceClass]:
