@@ -246,28 +246,36 @@ def _parse_xml(path: Path, events: tuple[str, ...], with_event: bool = False) ->
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not blank, cells stripped, with their lines.
+    """The rows of a CSV file that are not blank, cells stripped, with their first lines.
 
     The separator (comma, semicolon or tab) is taken from the first row.
 
     Raises:
         InputError: missing, not UTF-8, or no CSV.
     """
+    line = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
             stream.seek(0)
             separator = max(",;\t", key=first.count)
-            reader = csv.reader(stream, delimiter=separator)
+            # Without `strict`, a quote that is never closed makes one cell of the rest of the file.
+            reader = csv.reader(stream, delimiter=separator, strict=True)
             for row in reader:
                 cells = [cell.strip() for cell in row]
                 if any(cells):
-                    yield reader.line_num, cells
+                    yield line, cells
+                line = reader.line_num + 1
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         rule = "a CSV file in UTF-8"
         raise InputError("cannot be read", file=path, found=str(error), rule=rule) from error
+    except csv.Error as error:
+        ends = "unexpected end" in str(error)
+        what = "quote never closed" if ends else "row that cannot be read"
+        found, rule = None if ends else str(error), "quotes around whole cells"
+        raise InputError(what, file=path, line=line, found=found, rule=rule) from error
 
 
 def read_text(path: Path) -> str:
