@@ -1,8 +1,8 @@
 """Label images: a picture of class numbers or colours for each photograph.
 
 `masks`: every value is a class, 255 is ignored (what `weakseg predict` and most data sets have).
-`napari`, `ilastik`: 0 says nothing, classes count from 1. `nnunet`: a data set of nnU-Net v2,
-whose label `ignore` says nothing.
+`napari`, `ilastik`: 0 says nothing, classes count from 1; a `classes.json` may name them.
+`nnunet`: a data set of nnU-Net v2, whose label `ignore` says nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from weakseg.dataset import DatasetInfo, Entry
-from weakseg.errors import InputError
+from weakseg.errors import InputError, Problem
 from weakseg.files import atomic_path, write_json
 from weakseg.formats.reading import member, read_json
 from weakseg.formats.records import (
@@ -62,12 +62,59 @@ def read_masks(
         names = options.classes or ()
         unlabelled = unlabelled if options.unlabelled is None else options.unlabelled
         ignore = ignore if options.ignore is None else options.ignore
-    start = 1 if unlabelled == 0 else 0
-    table = dict(enumerate(names, start))
-    classes = [SourceClass(name, value) for value, name in table.items()]
-    paths = _find(source)
+    table = dict(enumerate(names, 1 if unlabelled == 0 else 0))
     quiet = frozenset(v for v in (unlabelled,) if v is not None)
     ignored = frozenset(v for v in (ignore,) if v is not None) - quiet
+    return _reading(source, options, table, quiet, ignored)
+
+
+def read_napari(source: Path, options: ReadOptions) -> Reading:
+    """Open a folder of label images in which 0 says nothing and classes count from 1.
+
+    Their names stand in a `classes.json` beside them, as `weakseg export napari` and
+    `weakseg export ilastik` write it, or are the given ones in turn.
+
+    Args:
+        source: the folder, or a single label image.
+        options: `classes`, `unlabelled`, `ignore`.
+    """
+    file = (source if source.is_dir() else source.parent) / "classes.json"
+    if not file.is_file():
+        return read_masks(source, options, unlabelled=0, ignore=None)
+    try:
+        names = _class_list(file)
+    except InputError as error:  # may be a file of that name which means something else
+        reading = read_masks(source, options, unlabelled=0, ignore=None)
+        reading.problems.append(Problem.from_error(error, fatal=False))
+        return reading
+    quiet = {value for value, name in names.items() if name is None}
+    quiet.add(0 if options.unlabelled is None else options.unlabelled)
+    ignored = frozenset(v for v in (options.ignore,) if v is not None) - quiet
+    table = {value: name for value, name in sorted(names.items()) if name is not None}
+    return _reading(source, options, table, frozenset(quiet), ignored)
+
+
+def _class_list(file: Path) -> dict[int, str | None]:
+    """The class of each value, None where it says nothing."""
+    data = read_json(file)
+    rule = '{"0": null, "1": name of the first class, ...}'
+    usable = isinstance(data, dict) and data.get("0") is None
+    for value, name in data.items() if usable else ():
+        usable = usable and value.isdecimal() and len(value) < 10
+        usable = usable and (name is None or (isinstance(name, str) and name != ""))
+    if not usable:
+        raise InputError("list of classes that is not read", file=file, found=data, rule=rule)
+    return {int(value): name for value, name in data.items()}
+
+
+def _reading(
+    source: Path,
+    options: ReadOptions,
+    table: dict[int, str],
+    quiet: frozenset[int],
+    ignored: frozenset[int],
+) -> Reading:
+    paths = _find(source)
 
     def records() -> Iterator[Record]:
         for path in paths:
@@ -79,11 +126,8 @@ def read_masks(
                 )
             yield record
 
-    found = {c.name: c for c in classes}
-    return Reading(records, [*found.values()], total=len(paths))
-
-
-read_napari = partial(read_masks, unlabelled=0, ignore=None)
+    classes = {name: SourceClass(name, value) for value, name in table.items()}
+    return Reading(records, [*classes.values()], total=len(paths))
 
 
 def _find(source: Path) -> list[Path]:
