@@ -44,3 +44,91 @@ def test_a_quoted_cell_may_have_lines(photos: Path, tmp_path: Path) -> None:
     dataset, report = import_dataset("points", _save(tmp_path, text), None, images=photos)
     assert len(dataset[0].annotation.points) == 1
     assert [problem.line for problem in report.problems] == [4]
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "messages"),
+    [
+        (
+            "points",
+            "Name,Row,Col,Coral Label\na.jpg,1,2,x\n",
+            [
+                "1: no column of labels: found Name, Row, Col, Coral Label; "
+                "expected one of label code, label, label id, class, "
+            ],
+        ),
+        (
+            "points",
+            "Image,px,py,species\na.jpg,1,2,x\n",
+            [
+                "1: no column of rows: found Image, px, py, species; expected one of row, y, ",
+                "1: no column of columns (x): found Image, px, py, species; expected one of col",
+            ],
+        ),
+        (
+            "points",
+            "\nphoto,x,y,class\na.jpg,1,2,x\n",
+            ["2: no column of images: found photo, x, y, class; expected one of name, image, "],
+        ),
+        (
+            "tags",
+            "photo,species\na.jpg,x\n",
+            ["1: no column of images: found photo, species; expected one of name, image, "],
+        ),
+        ("tags", "photo,x,y\na.jpg,1,0\n", ["1: no column of images: found photo, x, y"]),
+    ],
+)
+def test_headers_that_are_not_understood_are_refused(
+    photos: Path, tmp_path: Path, format: str, text: str, messages: list[str]
+) -> None:
+    path, out = _save(tmp_path, text), tmp_path / "out"
+    with pytest.raises(InputError) as caught:
+        import_dataset(format, path, out, images=photos, classes=["x", "y"])
+    lines = str(caught.value).split("\n")
+    assert len(lines) == len(messages)
+    assert all(line.startswith(f"{path}:{m}") for line, m in zip(lines, messages, strict=True))
+    assert not (out / "dataset.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("points", "label,y,x\nx,1,2\n"),  # called after its image
+        ("points", "a,1,2,x\n"),
+        ("points", "File_Name;Row;Col;Class\na;1;2;x\n"),
+        ("tags", "a,x\n"),
+        ("tags", "File_Name,x\na,1\n"),
+        ("tags", "missing.jpg,x\na.jpg,x\n"),  # no header: an image that is not there is listed
+    ],
+)
+def test_headers_that_are_understood(photos: Path, tmp_path: Path, format: str, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    dataset, _ = import_dataset(format, tmp_path / "a.csv", None, images=photos)
+    assert [entry.name for entry in dataset] == ["a"]
+    assert dataset.info.classes == ("x",)
+
+
+def test_in_a_folder_files_that_are_not_understood_are_listed(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    files = {"a": "label,y,x\nx,1,2\n", "b": "x,y\n1,2\n", "c": "class,y,x\nx,1,2\n", "d": ""}
+    for name, text in files.items():
+        (tmp_path / "in" / f"{name}.csv").write_text(text)
+    dataset, report = import_dataset("points", tmp_path / "in", None, images=photos)
+    assert [entry.name for entry in dataset] == ["a"]
+    assert [str(p).split("/in/")[1].split(":")[:2] for p in report.problems] == [
+        ["b.csv", "1"],
+        ["c.csv", "1"],
+        ["d.csv", " no points in the file"],
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "image,x,y,class\n", "\n\n"])
+@pytest.mark.parametrize("format", ["points", "tags"])
+@pytest.mark.parametrize("classes", [None, ["x"]])
+def test_a_file_without_rows_is_named(
+    photos: Path, tmp_path: Path, format: str, text: str, classes: list[str] | None
+) -> None:
+    path = _save(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        import_dataset(format, path, None, images=photos, classes=classes)
+    assert f"{path}: no {'points' if format == 'points' else 'images'} in" in str(caught.value)

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from weakseg.annotation import Point
 from weakseg.dataset import Entry
-from weakseg.errors import InputError
+from weakseg.errors import InputError, InputErrors, Problem
 from weakseg.files import atomic_path
-from weakseg.formats.reading import as_number, read_rows
+from weakseg.formats.image_index import ImageIndex
+from weakseg.formats.reading import IMAGE_COLUMNS, SPLIT_COLUMNS, as_number, read_rows
 from weakseg.formats.records import Reading, ReadOptions, Record, split_name, tidy
 from weakseg.formats.writing import WriteOptions, image_name, lose
 
 _NAMES = {
-    "image": ("name", "image", "image name", "filename", "file name", "file", "path"),
+    "image": IMAGE_COLUMNS,
     "row": ("row", "y", "axis-0"),
     "column": ("column", "col", "x", "axis-1"),
     "label": ("label code", "label", "label id", "class", "category", "species", "tag"),
-    "split": ("split", "subset"),
+    "split": SPLIT_COLUMNS,
 }
+_THINGS = {"row": "rows", "column": "columns (x)", "label": "labels"}  # what a header must name
 
 
 def read_points(source: Path, options: ReadOptions) -> Reading:
@@ -35,33 +39,78 @@ def read_points(source: Path, options: ReadOptions) -> Reading:
 
     Args:
         source: the CSV file, or a folder of them.
-        options: nothing of it is used.
+        options: nothing of it is used but the images.
 
     Raises:
-        InputError: no CSV there.
+        InputErrors: no CSV there, or one that lacks a column; in a folder, that is listed.
     """
     paths = sorted(source.rglob("*.csv")) if source.is_dir() else [source]
     if not paths:
         raise InputError("no CSV files", file=source)
-    return Reading(lambda: (record for path in paths for record in _records(path)))
+    tables: dict[Path, dict[str, int]] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        columns, found = _open(path, options.images)
+        if any(problem.fatal for problem in found) and not source.is_dir():
+            raise InputErrors(found)
+        if not found:
+            tables[path] = columns
+        problems += (replace(problem, fatal=False) for problem in found)
+    return Reading(
+        lambda: (record for path in tables for record in _records(path, tables[path])),
+        problems=problems,
+    )
 
 
-def _records(path: Path) -> Iterator[Record]:
+def _open(path: Path, images: ImageIndex) -> tuple[dict[str, int], list[Problem]]:
+    """Where each thing stands in the rows of a file, and what keeps it from being read."""
     rows = read_rows(path)
-    first = next(rows, None)
-    if first is None:
-        return
-    columns = _columns(first[1], path)
+    line, row = next(rows, (1, []))
+    columns = _columns(row)
+    if columns["header"] and next(rows, None) is None:
+        rule = "a header and a row for each point"
+        return columns, [Problem("no points in the file", str(path), rule=rule, fatal=False)]
+    missing = []
+    for key, things in _THINGS.items():
+        if key not in columns:
+            rule = f"one of {', '.join(_NAMES[key])}"
+            missing.append((f"no column of {things}", rule))
+    if "image" not in columns and not missing:
+        try:
+            images.find(path.stem)
+        except InputError as error:
+            rule = f"one of {', '.join(IMAGE_COLUMNS)}, or a CSV called after its image"
+            missing.append(("no column of images", f"{rule} ({error.what}: {error.found})"))
+    found = ", ".join(row)
+    return columns, [Problem(what, str(path), line, found, rule) for what, rule in missing]
+
+
+def _columns(row: Sequence[str]) -> dict[str, int]:
+    """Where each thing stands; `header` is 1 if the first row says so, 0 if that is a point."""
+    cells = [cell.lower().replace("_", " ") for cell in row]
+    columns = {"header": 1}
+    for key, names in _NAMES.items():
+        for name in names:
+            if name in cells:
+                columns.setdefault(key, cells.index(name))
+    try:
+        float(row[1]), float(row[2])
+    except (ValueError, IndexError):
+        return columns
+    # An image may be called like a column.
+    return {"header": 0, "image": 0, "row": 1, "column": 2, "label": 3}
+
+
+def _records(path: Path, columns: dict[str, int]) -> Iterator[Record]:
     records: dict[str, Record] = {}
-    found = rows if columns.pop("header") else _before(first, rows)
-    for line, row in found:
-        name = _cell(row, columns.get("image")) if "image" in columns else path.stem
+    for line, row in islice(read_rows(path), columns["header"], None):
+        name = _cell(row, columns["image"]) if "image" in columns else path.stem
         record = records.setdefault(name, Record(name, file=str(path)))
         with record.listing(line):
             if not name:
                 raise InputError("row without an image", found=",".join(row))
             record.split = split_name(_cell(row, columns.get("split"))) or record.split
-            label = _cell(row, columns.get("label"))
+            label = _cell(row, columns["label"])
             if not label:
                 raise InputError("point without a label", found=",".join(row))
             x = as_number("column", _cell(row, columns["column"]))
@@ -70,35 +119,8 @@ def _records(path: Path) -> Iterator[Record]:
     yield from records.values()
 
 
-def _before(
-    first: tuple[int, list[str]], rest: Iterable[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rest
-
-
 def _cell(row: Sequence[str], index: int | None) -> str:
     return row[index] if index is not None and index < len(row) else ""
-
-
-def _columns(row: list[str], path: Path) -> dict[str, int]:
-    """Where each thing stands in a row; `header` is 1 if this row says so, 0 if it is a point."""
-    cells = [cell.lower().replace("_", " ") for cell in row]
-    found = {"header": 1}
-    for key, names in _NAMES.items():
-        for name in names:
-            if name in cells:
-                found.setdefault(key, cells.index(name))
-    if "row" in found and "column" in found:
-        return found
-    try:
-        float(row[1]), float(row[2])
-    except (ValueError, IndexError) as error:
-        rule = "a header with Name, Row, Column and Label"
-        raise InputError(
-            "no columns of points", file=path, found=",".join(row), rule=rule
-        ) from error
-    return {"header": 0, "image": 0, "row": 1, "column": 2, "label": 3}
 
 
 def write_points(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from weakseg.dataset import Entry
 from weakseg.dataset_writer import check_relative
-from weakseg.errors import InputError
+from weakseg.errors import InputError, Problem
 from weakseg.files import atomic_path
-from weakseg.formats.reading import read_rows
+from weakseg.formats.image_index import ImageIndex
+from weakseg.formats.reading import IMAGE_COLUMNS, SPLIT_COLUMNS, read_rows
 from weakseg.formats.records import Reading, ReadOptions, Record, SourceClass, split_name
 from weakseg.formats.writing import WriteOptions, image_name, lose, place_image
 
-_IMAGE = frozenset(
-    {"image", "images", "file", "filename", "file name", "name", "path", "image name"}
-)
-_SPLIT = frozenset({"split", "subset"})
 _YES, _NO = frozenset({"1", "1.0", "true", "yes", "x"}), frozenset({"", "0", "0.0", "false", "no"})
 _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
@@ -30,7 +27,7 @@ def read_tags(source: Path, options: ReadOptions) -> Reading:
 
     Args:
         source: the CSV file.
-        options: nothing of it is used.
+        options: nothing of it is used but the images.
     """
     path = source
     if source.is_dir():
@@ -38,9 +35,39 @@ def read_tags(source: Path, options: ReadOptions) -> Reading:
         if len(found) != 1:
             raise InputError("one CSV file is needed", file=source, found=len(found))
         path = found[0]
+    problems = _first_row_problems(path, options.images)
     header = _one_hot(path)
-    names = [name for name in header or [] if name.lower() not in _SPLIT]
-    return Reading(lambda: _records(path, header), [SourceClass(name) for name in names])
+    names = [name for name in header or [] if name.lower() not in SPLIT_COLUMNS]
+    classes = [SourceClass(name) for name in names]
+    return Reading(lambda: _records(path, header), classes, problems=problems)
+
+
+def _first_row_problems(path: Path, images: ImageIndex) -> list[Problem]:
+    """That a file has no rows.
+
+    Raises:
+        InputError: the first row is neither a header nor about an image; it is not to be read as
+            tags of an image that is missing.
+    """
+    rows = read_rows(path)
+    line, row = next(rows, (1, ["image"]))
+    if _is_header(row):
+        rule = "a header and a row for each image"
+        problem = Problem("no images in the file", str(path), rule=rule, fatal=False)
+        return [problem] if next(rows, None) is None else []
+    if not PurePosixPath(row[0]).suffix:
+        try:
+            images.find(row[0])
+        except InputError as error:
+            rule = f"one of {', '.join(IMAGE_COLUMNS)} in front, or an image and its tags"
+            raise InputError(
+                "no column of images", file=path, line=line, found=", ".join(row), rule=rule
+            ) from error
+    return []
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    return row[0].lower().replace("_", " ") in IMAGE_COLUMNS
 
 
 def _one_hot(path: Path) -> list[str] | None:
@@ -48,9 +75,11 @@ def _one_hot(path: Path) -> list[str] | None:
     rows = read_rows(path)
     header = next(rows, (0, [""]))[1]
     first = next(rows, None)
-    if first is None or header[0].lower() not in _IMAGE or len(header) < 2:
+    if first is None or not _is_header(header) or len(header) < 2:
         return None
-    cells = [c for h, c in zip(header[1:], first[1][1:], strict=False) if h.lower() not in _SPLIT]
+    cells = [
+        c for h, c in zip(header[1:], first[1][1:], strict=False) if h.lower() not in SPLIT_COLUMNS
+    ]
     return header[1:] if cells and all(c.lower() in _YES | _NO for c in cells) else None
 
 
@@ -59,7 +88,7 @@ def _records(path: Path, one_hot: list[str] | None) -> Iterator[Record]:
     header: list[str] = []
     for line, row in read_rows(path):
         if not header:
-            header = row if row[0].lower() in _IMAGE else ["image"]
+            header = row if _is_header(row) else ["image"]
             if header is row:
                 continue
         record = records.setdefault(row[0], Record(row[0], file=str(path)))
@@ -68,7 +97,7 @@ def _records(path: Path, one_hot: list[str] | None) -> Iterator[Record]:
                 raise InputError("row without an image", found=",".join(row))
             for index, cell in enumerate(row[1:], 1):
                 title = header[index] if index < len(header) else ""
-                if title.lower() in _SPLIT:
+                if title.lower() in SPLIT_COLUMNS:
                     record.split = split_name(cell)
                 elif one_hot is None:
                     record.tags += [tag.strip() for tag in cell.split(";") if tag.strip()]
