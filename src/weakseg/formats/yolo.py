@@ -8,7 +8,8 @@ its class number, then centre, width and height of the box, as shares of the ima
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def read_yolo(source: Path, options: ReadOptions) -> Reading:
         options: `classes`: names, where there is no such file.
     """
     root = source if source.is_dir() else source.parent
-    names, keypoints = _names(source)
-    names = names or dict(enumerate(options.classes or ()))
+    declared, keypoints = _names(source)
+    names = declared or dict(enumerate(options.classes or ()))
+    name_of = partial(_class_name, names, complete=bool(declared))
     folder = root / "labels" if (root / "labels").is_dir() else root
     paths = sorted(p for p in folder.rglob("*.txt") if p.stem.lower() not in _NO_LABELS)
     if not paths:
@@ -55,7 +57,7 @@ def read_yolo(source: Path, options: ReadOptions) -> Reading:
 
     def records() -> Iterator[Record]:
         for path in paths:
-            yield _record(path, path.relative_to(folder), names, keypoints, options)
+            yield _record(path, path.relative_to(folder), name_of, keypoints, options)
 
     return Reading(records, [SourceClass(n, i) for i, n in names.items()], total=len(paths))
 
@@ -91,8 +93,20 @@ def _checked(names: Any, file: Path) -> dict[int, str]:
     return {key: str(value) for key, value in table.items()}
 
 
+def _class_name(names: dict[int, str], number: int, *, complete: bool) -> str:
+    """The class of a number; where the source names its classes, others are a mistake."""
+    if complete and number not in names:
+        rule = "a number that the source has a name for"
+        raise InputError("class that is not declared", found=number, rule=rule)
+    return names.get(number, value_name(number))
+
+
 def _record(
-    path: Path, place: Path, names: dict[int, str], keypoints: int, options: ReadOptions
+    path: Path,
+    place: Path,
+    name_of: Callable[[int], str],
+    keypoints: int,
+    options: ReadOptions,
 ) -> Record:
     record = Record(place.with_suffix(".jpg").as_posix(), file=str(path))
     # Darknet's folders are called obj_train_data and obj_valid_data.
@@ -105,17 +119,17 @@ def _record(
         for number, line in enumerate(read_text(path).splitlines(), 1):
             with record.listing(number):
                 if line.strip():
-                    _add(record, line.split(), names, keypoints)
+                    _add(record, line.split(), name_of, keypoints)
     return record
 
 
-def _add(record: Record, words: list[str], names: dict[int, str], keypoints: int) -> None:
+def _add(record: Record, words: list[str], name_of: Callable[[int], str], keypoints: int) -> None:
     assert record.size is not None
     width, height = record.size
     index = as_number("class", words[0])
     if not index.is_integer() or index < 0:
         raise InputError("class", found=words[0], rule="a whole number from 0 on")
-    label = names.get(int(index), value_name(int(index)))
+    label = name_of(int(index))
     shares = [as_number("coordinate", word) for word in words[1:]]
     if len(shares) in (4, 5) or (keypoints and len(shares) > 4):
         # The fifth number of a prediction is its confidence.
