@@ -89,7 +89,7 @@ class DatasetInfo:
     def parse(cls, path: str | PathLike[str]) -> tuple[DatasetInfo | None, list[Problem]]:
         """Read a `dataset.yaml`, listing every problem; with any, there is no `DatasetInfo`."""
         try:
-            data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)
+            data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), UniqueKeyLoader)
         except FileNotFoundError:
             rule = "a data set's dataset.yaml, as weakseg init writes it for photographs"
             return None, [Problem("no such file", file=str(path), rule=rule)]
@@ -120,10 +120,11 @@ class DatasetInfo:
         return text
 
 
-class _Loader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
     """YAML whose mappings hold each key once; YAML itself lets the last one win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; `ConstructorError` at a key that has come before."""
         keys = [key.value for key, _ in node.value]
         for i, (key, _) in enumerate(node.value):
             if key.value in keys[:i]:

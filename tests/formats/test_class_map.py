@@ -60,7 +60,7 @@ def test_without_a_list_the_classes_are_those_of_the_source() -> None:
 
 def test_unknown_classes_are_named_at_once() -> None:
     used = Counter({"coral": 4, "corl": 12, "zebra": 3, "rock": 1, "shadow": 2})
-    mapping = {"rock": "stone", "shadow": None}
+    mapping = {"rock": "stone", "shadow": None, "zebras": "sand"}
     with pytest.raises(InputErrors) as caught:
         map_classes([], used, classes=["coral", "sand"], mapping=mapping)
     rule = "a class of the list or a line in --map"
@@ -68,6 +68,8 @@ def test_unknown_classes_are_named_at_once() -> None:
         f"unknown class 'rock' (mapped to 'stone'): found 1 label; expected {rule}",
         f"unknown class 'corl': found 12 labels; expected 'coral', perhaps; {rule}",
         f"unknown class 'zebra': found 3 labels; expected {rule}",
+        "line of the map that matches nothing: found zebras; "
+        "expected a name, id or colour of the source",
     ]
 
 
@@ -85,6 +87,9 @@ def test_a_class_that_is_declared_and_unused_may_be_unknown() -> None:
         ("a: true\nb: ''", "found b:;"),
         ("a: b: c", "not valid YAML"),
         ("a: !!python/object:os.system {}", "not valid YAML"),
+        ("a: x\n1: coral\n1: sand", "map.yaml:3: not valid YAML: found key 1 given twice"),
+        ('1: coral\n"1": sand', "map.yaml:2: not valid YAML: found key 1 given twice"),
+        ('0x1: coral\n"1": sand', "map.yaml: key given twice: found 1"),
     ],
 )
 def test_a_bad_map_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -77,6 +77,7 @@ REFUSED: list[tuple[str, str, Files, str]] = [
     ("yolo", "s", {"s/data.yaml": _yaml_bomb() + "names: *i", "s/a.txt": LINE}, "names: found"),
     ("yolo", "s", {"s/data.yaml": _yaml_bomb() + "names: {0: *i}", "s/a.txt": LINE}, "names: fo"),
     ("yolo", "s", {"s/data.yaml": "names: " + "[" * 3000, "s/a.txt": LINE}, "not valid YAML"),
+    ("yolo", "s", {"s/data.yaml": "names: {0: x, 0: y}", "s/a.txt": LINE}, "key 0 given twice"),
     (
         "yolo",
         "s",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from weakseg.dataset_info import UniqueKeyLoader
 from weakseg.errors import InputError, InputErrors, Problem
 from weakseg.formats.reading import read_text
 from weakseg.formats.records import IGNORE, SourceClass
@@ -52,15 +53,16 @@ def load_map(path: str | PathLike[str]) -> dict[str, str | None]:
     `null` leaves a class out, `ignore` marks its pixels as to be ignored.
 
     Raises:
-        InputError: missing, not YAML, or not such a table.
+        InputError: missing, not YAML, not such a table, or with a key given twice.
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(read_text(path))
+        data = yaml.load(read_text(path), UniqueKeyLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
-        raise InputError("not valid YAML", file=path, line=line, found=str(error)) from error
+        found = getattr(error, "problem", None) or str(error)
+        raise InputError("not valid YAML", file=path, line=line, found=found) from error
     except RecursionError as error:
         raise InputError("not valid YAML", file=path, found="nested too deeply") from error
     rule = "source name: class, on each line"
@@ -73,14 +75,17 @@ def check_map(data: Mapping[Any, Any], file: Path | None = None) -> dict[str, st
     """A map of classes with text for keys.
 
     Raises:
-        InputErrors: values that are no names.
+        InputErrors: values that are no names, or a number given as a number and as text.
     """
     place = None if file is None else str(file)
+    keys = Counter(str(key) for key in data)
     problems = [
         Problem("class name", place, found=_shown(key, value), rule="text in quotes, or null")
         for key, value in data.items()
         if isinstance(value, bool) or not isinstance(value, str | int | None) or value == ""
     ]
+    twice = [key for key, count in keys.items() if count > 1]
+    problems += (Problem("key given twice", place, found=key, rule="each once") for key in twice)
     if problems:
         raise InputErrors(problems)
     return {str(key): None if value is None else str(value) for key, value in data.items()}
@@ -139,8 +144,19 @@ def map_classes(
                 Problem(what, found=f"{name}, {counted(used[name], 'label')}", fatal=False)
             )
     if unknown:
-        raise InputErrors(unknown)
+        raise InputErrors(
+            [*unknown, *_idle_lines(mapping or (), {key for key, _ in found.values()})]
+        )
     return result
+
+
+def _idle_lines(keys: Iterable[str], matched: Container[str | None]) -> list[Problem]:
+    """Keys of the map that mean no class, which may be why a class is unknown.
+
+    Where all are known, nothing is said: a map may be for several sources.
+    """
+    what, rule = "line of the map that matches nothing", "a name, id or colour of the source"
+    return [Problem(what, found=key, rule=rule) for key in keys if key not in matched]
 
 
 def match_class(name: str, classes: Sequence[str]) -> str | None:

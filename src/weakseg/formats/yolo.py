@@ -17,6 +17,7 @@ import yaml
 
 from weakseg.annotation import Box, Point
 from weakseg.dataset import Entry
+from weakseg.dataset_info import UniqueKeyLoader
 from weakseg.errors import InputError
 from weakseg.files import write_text
 from weakseg.formats.reading import as_number, read_text
@@ -68,7 +69,7 @@ def _names(source: Path) -> tuple[dict[int, str], int]:
     files = [source] if source.is_file() else sorted(root.glob("*.y*ml"))
     for file in files:
         try:
-            data = yaml.safe_load(read_text(file))
+            data = yaml.load(read_text(file), UniqueKeyLoader)
         except (yaml.YAMLError, RecursionError) as error:
             raise InputError("not valid YAML", file=file, found=str(error)) from error
         if isinstance(data, dict) and "names" in data:
