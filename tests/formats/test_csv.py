@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from weakseg.annotation import Point
 from weakseg.errors import InputError
 from weakseg.formats.importing import import_dataset
 
@@ -132,3 +133,17 @@ def test_a_file_without_rows_is_named(
     with pytest.raises(InputError) as caught:
         import_dataset(format, path, None, images=photos, classes=classes)
     assert f"{path}: no {'points' if format == 'points' else 'images'} in" in str(caught.value)
+
+
+def test_points_outside_are_named_by_file_and_line(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rows = {"1": "a.jpg,20,16,x\na.jpg,21,15,x\na.jpg,1,1,ignore\n", "2": "\na.jpg,-1,-1.5,x\n"}
+    for name, text in rows.items():
+        (tmp_path / "in" / f"{name}.csv").write_text("image,x,y,class\n" + text)
+    dataset, report = import_dataset("points", tmp_path / "in", None, images=photos)
+    assert dataset[0].annotation.points == (Point("x", (19, 15)),)  # up to a pixel is rounding
+    assert [str(problem).split("/in/")[1] for problem in report.problems] == [
+        "1.csv:3: point outside the image: found [21, 15]; expected in 20 x 16",
+        "1.csv:4: a point cannot mark what to ignore: found ignore",
+        "2.csv:3: point outside the image: found [-1, -1.5]; expected in 20 x 16",
+    ]

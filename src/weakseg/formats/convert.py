@@ -14,7 +14,7 @@ from weakseg.dataset_info import DatasetInfo
 from weakseg.errors import InputError
 from weakseg.formats.class_map import ClassMap
 from weakseg.formats.rasters import components, join_holes, outline
-from weakseg.formats.records import Outline, Record, Region, tidy
+from weakseg.formats.records import Outline, Record, Region, RowPoint, tidy
 
 _SLACK = 1.0  # pixels that a tool's rounding may lead outside the image
 
@@ -85,10 +85,13 @@ def _points(record: Record, rules: Rules, size: tuple[int, int]) -> Iterable[Poi
         target = rules.classes.targets.get(point.label)
         if target is None:
             continue
+        line, file = (point.line, point.file) if isinstance(point, RowPoint) else (None, None)
         if rules.classes.ignores(point.label):
-            record.note("a point cannot mark what to ignore", point.label)
+            what = "a point cannot mark what to ignore"
+            record.note(what, point.label, line=line, file=file)
         elif (xy := _pulled_in(point.xy, size)) is None:
-            record.note("point outside the image", [*point.xy], f"in {size[0]} x {size[1]}")
+            rule = f"in {size[0]} x {size[1]}"
+            record.note("point outside the image", [*point.xy], rule, line, file)
         else:
             yield Point(target, xy)
 

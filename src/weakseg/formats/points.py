@@ -12,13 +12,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from weakseg.annotation import Point
 from weakseg.dataset import Entry
 from weakseg.errors import InputError, InputErrors, Problem
 from weakseg.files import atomic_path
 from weakseg.formats.image_index import ImageIndex
 from weakseg.formats.reading import IMAGE_COLUMNS, SPLIT_COLUMNS, as_number, read_rows
-from weakseg.formats.records import Reading, ReadOptions, Record, split_name, tidy
+from weakseg.formats.records import Reading, ReadOptions, Record, RowPoint, split_name, tidy
 from weakseg.formats.writing import WriteOptions, image_name, lose
 
 _NAMES = {
@@ -102,10 +101,11 @@ def _columns(row: Sequence[str]) -> dict[str, int]:
 
 
 def _records(path: Path, columns: dict[str, int]) -> Iterator[Record]:
+    file = str(path)
     records: dict[str, Record] = {}
     for line, row in islice(read_rows(path), columns["header"], None):
         name = _cell(row, columns["image"]) if "image" in columns else path.stem
-        record = records.setdefault(name, Record(name, file=str(path)))
+        record = records.setdefault(name, Record(name, file=file))
         with record.listing(line):
             if not name:
                 raise InputError("row without an image", found=",".join(row))
@@ -115,7 +115,7 @@ def _records(path: Path, columns: dict[str, int]) -> Iterator[Record]:
                 raise InputError("point without a label", found=",".join(row))
             x = as_number("column", _cell(row, columns["column"]))
             y = as_number("row", _cell(row, columns["row"]))
-            record.points.append(Point(label, (tidy(x), tidy(y))))
+            record.points.append(RowPoint(label, (tidy(x), tidy(y)), file, line))
     yield from records.values()
 
 

@@ -38,6 +38,14 @@ class SourceClass:
     colour: tuple[int, int, int] | None = None
 
 
+@dataclass(frozen=True)
+class RowPoint(Point):
+    """A point of a table with its place, for messages: an image may have rows in several files."""
+
+    file: str = ""
+    line: int = 0
+
+
 class Region(Protocol):
     """Pixels of one class, drawn when the size of the image is known."""
 
@@ -205,10 +213,15 @@ class Record:
                 self.part = before
 
     def note(
-        self, what: str, found: object = None, rule: str | None = None, line: int | None = None
+        self,
+        what: str,
+        found: object = None,
+        rule: str | None = None,
+        line: int | None = None,
+        file: str | None = None,
     ) -> None:
-        """List something that is left out."""
-        place = self.place if self.line is None and line is None else self.file
+        """List something that is left out; where lines are known, with its line."""
+        place = self.place if self.line is None and line is None else file or self.file
         self.problems.append(Problem(what, place, line or self.line, found, rule, fatal=False))
 
     def labels(self) -> Counter[str]:
