@@ -147,3 +147,25 @@ def test_points_outside_are_named_by_file_and_line(photos: Path, tmp_path: Path)
         "1.csv:4: a point cannot mark what to ignore: found ignore",
         "2.csv:3: point outside the image: found [-1, -1.5]; expected in 20 x 16",
     ]
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "places"),
+    [
+        (
+            "points",
+            POINTS + "a.jpg,1,1,x\na.jpg,1,2,corl\na.jpg,1,2,z\na.jpg,2,2,corl\n",
+            (":3", ":4"),
+        ),
+        ("tags", "image,tags\na.jpg,x;corl\nempty.png,z;corl\n", (", a.jpg", ", empty.png")),
+    ],
+)
+def test_unknown_classes_are_named_with_a_place(
+    photos: Path, tmp_path: Path, format: str, text: str, places: tuple[str, ...]
+) -> None:
+    path = _save(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        import_dataset(format, path, None, images=photos, classes=["x"])
+    found = [line.split(": found")[0] for line in str(caught.value).split("\n")]
+    names = ("corl", "z")
+    assert found == [f"{path}{p}: unknown class {n!r}" for p, n in zip(places, names, strict=True)]

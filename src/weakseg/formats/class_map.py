@@ -102,6 +102,7 @@ def map_classes(
     *,
     classes: Sequence[str] | None = None,
     mapping: Mapping[str, str | None] | None = None,
+    places: Mapping[str, tuple[str | None, int | None]] | None = None,
 ) -> ClassMap:
     """Decide on the classes of a data set, and on what the names of its source mean.
 
@@ -110,6 +111,7 @@ def map_classes(
         used: names that occur in it, with the number of labels.
         classes: classes of the data set; default: those of the source, after the map.
         mapping: the user's map.
+        places: file and line of a label of each name, where they are known.
 
     Raises:
         InputErrors: names that are neither mapped nor in the list, all of them.
@@ -135,7 +137,8 @@ def map_classes(
             target = IGNORE
         if target is None and want is not None:
             if used[name]:
-                unknown.append(_unknown(name, want, used[name], result.classes))
+                problem = _unknown(name, want, used[name], result.classes)
+                unknown.append(problem.at(*(places or {}).get(name, (None, None))))
             continue
         result.targets[name] = target
         if want is None and used[name]:

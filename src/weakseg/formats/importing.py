@@ -179,9 +179,11 @@ def import_dataset(
         if format in _TABLES:
             readings = {part: joined(reading, index) for part, reading in readings.items()}
         names = load_map(map) if isinstance(map, str | os.PathLike) else map and check_map(map)
-        used = sum((_used(reading, progress) for reading in readings.values()), Counter())
+        places: dict[str, tuple[str | None, int | None]] = {}
+        counts = (_used(reading, progress, places) for reading in readings.values())
+        used = sum(counts, Counter())
         declared = [c for reading in readings.values() for c in reading.classes]
-        found = map_classes(declared, used, classes=classes, mapping=names)
+        found = map_classes(declared, used, classes=classes, mapping=names, places=places)
         if not found.classes:
             raise _no_labels(readings)
         info = DatasetInfo(
@@ -223,13 +225,18 @@ def _image_index(format: str, sources: Sequence[Path], images: Source | None) ->
     return ImageIndex(inner if inner.is_dir() else folder)
 
 
-def _used(reading: Reading, progress: bool) -> Counter[str]:
+def _used(
+    reading: Reading, progress: bool, places: dict[str, tuple[str | None, int | None]]
+) -> Counter[str]:
+    """How often each class is used; `places` is joined by where one of its labels stands."""
     if reading.used is not None:
         return reading.used
     total: Counter[str] = Counter()
     records = reading.records()
     for record in _watched(records, "reading labels", reading.total, progress):
-        total.update(record.labels())
+        labels = record.labels()
+        total.update(labels)
+        places |= {label: record.place_of(label) for label in labels.keys() - places.keys()}
     return total
 
 

@@ -199,6 +199,13 @@ class Record:
             return f"{self.file}:{self.line}"
         return f"{self.file}, {self.image}" + (f", {self.part}" if self.part else "")
 
+    def place_of(self, label: str) -> tuple[str | None, int | None]:
+        """File, or what says more, and line of a label of a class."""
+        for point in self.points:
+            if isinstance(point, RowPoint) and point.label == label:
+                return point.file, point.line
+        return (self.place, None) if self.line is None else (self.file, self.line)
+
     @contextmanager
     def listing(self, line: int | None = None, part: str | None = None) -> Iterator[None]:
         """Within this block, an `InputError` leaves out one label and is listed."""
