@@ -22,7 +22,14 @@ _CHUNK = 1 << 20
 _DECODER = json.JSONDecoder()
 
 IMAGE_COLUMNS = (
-    *("name", "image", "images", "image name", "filename", "file name", "file", "path"),
+    "name",
+    "image",
+    "images",
+    "image name",
+    "filename",
+    "file name",
+    "file",
+    "path",
 )
 SPLIT_COLUMNS = ("split", "subset")
 """What the columns of a CSV file may be called, in lower case, `_` as a space."""
