@@ -2,13 +2,17 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import pytest
+import small_scenes
 from command_line import call
 from reef import QUICK, write_dataset
 from small_scenes import scenes
+
+from weakseg import fit
 
 # Time limits on single examples fail on a busy machine; the same examples every time.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -65,3 +69,10 @@ def photos(reef, tmp_path):
     shutil.copy(reef / "images/rgb.jpg", tmp_path / "photos/a.jpg")
     shutil.copy(reef / "images/turned.jpg", tmp_path / "photos/site/b.jpg")
     return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run on points, with the baseline."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    return fit(scenes(), replace(small_scenes.QUICK, baselines=True), out=out)

@@ -1,4 +1,4 @@
-"""Small scenes with every kind of label, in memory."""
+"""Small scenes with every kind of label, in memory, and a quick recipe for them."""
 
 from dataclasses import replace
 
@@ -6,8 +6,22 @@ import numpy as np
 
 from weakseg.annotation import Annotation, Box, Point, Scribble
 from weakseg.dataset import Dataset
+from weakseg.training.recipe import Recipe
 
 CLASSES = ("background", "disc", "square")
+
+QUICK = Recipe(
+    kinds=("points",),
+    device="cpu",
+    regime="frozen",
+    long_side=200,
+    steps=30,
+    classifier_steps=100,
+    rounds=1,
+    batch=4,
+    crop=8,
+)
+QUICK_MASKS = replace(QUICK, kinds=("masks",))
 
 
 def picture(rng, height=128, width=160, objects=("disc", "square")):

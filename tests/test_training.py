@@ -1,50 +1,24 @@
 import importlib
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from small_scenes import CLASSES, picture, scenes
+from small_scenes import CLASSES, QUICK, QUICK_MASKS, picture, scenes
 
 from weakseg import Annotation, Dataset, Recipe, Segmenter, fit
 from weakseg.annotation import Area
 from weakseg.errors import InputError
-from weakseg.images import palette, read_mask, write_mask
+from weakseg.images import read_mask
 from weakseg.relations import RELATIONS
 from weakseg.report import report_of
-from weakseg.training import embedding, pixels, processes, progress
+from weakseg.training import pixels
 from weakseg.training.labels import Labels, chosen_kinds
 from weakseg.training.pixels import LabelledPixels
 from weakseg.training.recipe import relations_at
 from weakseg.training.region_stage import TrainingRegions
-from weakseg.training.run_folder import RunFolder
 
 training = importlib.import_module("weakseg.training.fit")  # the package's `fit` is the function
-
-QUICK = Recipe(
-    kinds=("points",),
-    device="cpu",
-    regime="frozen",
-    long_side=200,
-    steps=30,
-    classifier_steps=100,
-    rounds=1,
-    batch=4,
-    crop=8,
-)
-
-
-QUICK_MASKS = replace(QUICK, kinds=("masks",))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run on points, with the baseline."""
-    out = tmp_path_factory.mktemp("run") / "run"
-    return fit(scenes(), replace(QUICK, baselines=True), out=out)
 
 
 @pytest.mark.parametrize("kind", ["scribbles", "boxes", "tags"])
@@ -185,111 +159,6 @@ def test_a_loaded_run_predicts_as_the_fitted_one(finished):
     np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_model(small_dataset, finished, tmp_path):
-    a = finished.segmenter.state_dict()
-    b = fit(small_dataset, QUICK, out=tmp_path / "b").segmenter.state_dict()
-    c = fit(small_dataset, replace(QUICK, seed=1), out=tmp_path / "c").segmenter.state_dict()
-    name = "classifier.out.weight"
-    torch.testing.assert_close(a[name], b[name])
-    assert not torch.allclose(a[name], c[name])
-
-
-def test_a_finished_run_is_resumed_without_training_again(finished):
-    run = finished.job.run.path
-    lines = len((run / "log.jsonl").read_text().splitlines())
-    again = fit(scenes(), replace(QUICK, baselines=True), out=run)
-    assert again.job.run.resumed
-    assert again.miou == finished.miou
-    assert len((run / "log.jsonl").read_text().splitlines()) == lines
-
-
-def test_a_run_stopped_in_every_stage_ends_as_an_unbroken_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "EVERY", 1)
-    monkeypatch.setattr(embedding, "SAVE_EVERY", 2)
-    recipe = replace(
-        QUICK, kinds=("boxes", "points"), baselines=True, long_side=96, crop=6, batch=2, steps=8
-    )
-    recipe = replace(recipe, classifier_steps=4)
-    dataset = scenes(4, 1)
-    whole = fit(dataset, recipe, out=tmp_path / "whole").segmenter.state_dict()
-
-    real, stops = RunFolder.log, []
-
-    def stopping(run, stage, step, losses, **more):
-        real(run, stage, step, losses, **more)
-        if (stage, step) in stops:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "log", stopping)
-    places = [("tagger", 9), ("embedding", 3), ("embedding", 7), ("classifier-0", 2)]
-    for place in [*places, ("classifier-1", 3), ("cross-entropy-classifier", 1)]:
-        stops[:] = [place]
-        with pytest.raises(KeyboardInterrupt):
-            fit(dataset, recipe, out=tmp_path / "run")
-    stops.clear()
-    fitted = fit(dataset, recipe, out=tmp_path / "run")
-    # From the last checkpoint of the embedding on.
-    log = (tmp_path / "run/log.jsonl").read_text().splitlines()
-    steps = [r["step"] for r in map(json.loads, log) if r["stage"] == "embedding"]
-    assert steps == [1, 2, 3, 3, 4, 5, 6, 7, 7, 8]
-    for name, value in fitted.segmenter.state_dict().items():
-        torch.testing.assert_close(value, whole[name], rtol=0, atol=0, msg=name)
-    results = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("run", "whole")]
-    assert results[0] == results[1]
-
-
-@pytest.mark.parametrize("name", ["embedding.safetensors", "classifier-1.safetensors"])
-def test_a_damaged_stage_is_named(finished, tmp_path, name):
-    run = Path(shutil.copytree(finished.job.run.path, tmp_path / "run"))
-    file = run / "stages" / name
-    file.write_bytes(file.read_bytes()[:200])
-    recipe = replace(QUICK, baselines=True)
-    with pytest.raises(InputError, match=rf"{name}: damaged file of an earlier run.*deleted"):
-        fit(scenes(), recipe, out=run)
-    file.unlink()
-    assert fit(scenes(), recipe, out=run).miou == finished.miou
-
-
-def test_a_damaged_checkpoint_is_named(finished, tmp_path):
-    run = Path(shutil.copytree(finished.job.run.path, tmp_path / "run"))
-    (run / "stages/embedding.safetensors").unlink()
-    (run / "stages/embedding.checkpoint").write_bytes(b"PK half of it")
-    with pytest.raises(InputError, match=r"embedding\.checkpoint: damaged file"):
-        fit(scenes(), replace(QUICK, baselines=True), out=run)
-
-
-def test_another_run_in_the_folder_is_refused_and_can_be_overwritten(small_dataset, tmp_path):
-    fit(small_dataset, QUICK, out=tmp_path / "run")
-    with pytest.raises(InputError, match="steps 30 there, 40 now"):
-        fit(small_dataset, replace(QUICK, steps=40), out=tmp_path / "run")
-    fit(small_dataset, replace(QUICK, steps=40), out=tmp_path / "run", overwrite=True)
-
-
-def test_overwriting_a_run_with_the_same_settings_goes_on_with_it(finished, tmp_path):
-    run = Path(shutil.copytree(finished.job.run.path, tmp_path / "run"))
-    again = fit(scenes(), replace(QUICK, baselines=True), out=run, overwrite=True)
-    assert again.job.run.resumed
-    assert again.job.run.records() == finished.job.run.records()
-
-
-def test_a_run_does_not_go_on_with_masks_that_were_corrected(tmp_path):
-    dataset = scenes(2, 1, masked=2).save(tmp_path / "data")
-    recipe = replace(QUICK_MASKS, steps=1, classifier_steps=1)
-    fit(dataset, recipe, out=tmp_path / "run")
-    fit(dataset, recipe, out=tmp_path / "run")
-    mask = dataset[0].mask
-    write_mask(mask, np.flipud(read_mask(mask)), palette(256))
-    with pytest.raises(InputError, match="photographs, masks, weights or region maps have changed"):
-        fit(dataset, recipe, out=tmp_path / "run")
-
-
-def test_a_folder_with_something_else_is_never_overwritten(small_dataset, tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="something else"):
-        fit(small_dataset, QUICK, out=tmp_path, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
 def test_mixing_gives_each_image_one_kind(small_dataset):
     train = small_dataset.split("train")
     recipe = replace(QUICK, kinds=("scribbles", "points", "boxes", "tags"), mix=True)
@@ -357,14 +226,6 @@ def test_regions_are_found_again_without_their_photograph(tmp_path, monkeypatch)
     np.testing.assert_array_equal(regions(0), first)
 
 
-def test_features_of_a_tuned_backbone_stay_with_their_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("WEAKSEG_CACHE", str(tmp_path / "cache"))
-    recipe = replace(QUICK, regime="fine-tune", crop=64, steps=1, batch=2, workers=0, rounds=0)
-    fit(scenes(2, 1), replace(recipe, classifier_steps=1), out=tmp_path / "run")
-    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == ["regions"]
-    assert any((tmp_path / "run/stages/features").iterdir())
-
-
 @pytest.mark.parametrize("unmasked", [0, 2])
 def test_images_with_masks_are_held_out_where_no_validation_image_has_one(unmasked, tmp_path):
     rng = np.random.default_rng(0)
@@ -387,53 +248,6 @@ def test_images_with_masks_are_held_out_where_no_validation_image_has_one(unmask
 
 
 @pytest.mark.parametrize(
-    ("asked", "native", "expected"),
-    [("auto", "bf16", "bf16-mixed"), ("auto", "fp32", "32-true"), ("fp32", "bf16", "32-true")],
-)
-def test_several_processes_compute_as_one_does(asked, native, expected, monkeypatch):
-    class Told(Exception):
-        pass
-
-    def fabric(**settings):
-        raise Told(settings["precision"])
-
-    def resolved(precision, device):
-        return native if precision == "auto" else precision
-
-    monkeypatch.setattr(processes, "Fabric", fabric)
-    monkeypatch.setattr(processes, "resolve_precision", resolved)
-    recipe = replace(QUICK, precision=asked, devices=2)
-    with pytest.raises(Told, match=expected):
-        processes.train_in_processes(*[None] * 2, recipe, *[None] * 2, run=0, checkpoint=0, file=0)
-
-
-@pytest.mark.parametrize(("regime", "crop"), [("frozen", 8), ("fine-tune", 64)])
-def test_embeddings_may_lie_closer_than_features(regime, crop, tmp_path):
-    recipe = replace(QUICK, regime=regime, crop=crop, embedding_stride=4)
-    recipe = replace(recipe, steps=2, batch=2, workers=0, classifier_steps=5)
-    fitted = fit(scenes(4, 1), recipe, out=tmp_path / "run")
-    assert fitted.miou["weakseg"] is not None
-
-
-def test_fine_tuning_trains_the_backbone(tmp_path):
-    recipe = replace(QUICK, regime="fine-tune", steps=3, crop=64, batch=2, workers=0)
-    dataset = scenes(4, 1)
-    fitted = fit(dataset, recipe, out=tmp_path / "tuned")
-    frozen = fit(dataset, replace(QUICK, steps=3), out=tmp_path / "frozen")
-    tuned = dict(fitted.segmenter.backbone.named_parameters())
-    moved = {
-        name
-        for name, value in frozen.segmenter.backbone.named_parameters()
-        if not torch.equal(value, tuned[name])
-    }
-    assert moved
-    assert not any("conv_stem" in name for name in moved)
-    image = dataset[0].read_image()
-    loaded = Segmenter.load(tmp_path / "tuned").predict(image)
-    np.testing.assert_array_equal(loaded.mask, fitted.segmenter.predict(image).mask)
-
-
-@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"steps": -1}, "--steps"),
@@ -446,11 +260,3 @@ def test_fine_tuning_trains_the_backbone(tmp_path):
 def test_a_recipe_names_the_setting_that_is_wrong(settings, message):
     with pytest.raises(InputError, match=message):
         Recipe(**settings)
-
-
-def test_two_processes_train_one_embedding(tmp_path):
-    recipe = replace(QUICK, kinds=("tags", "points"), devices=2, steps=4, rounds=0)
-    fitted = fit(scenes(4, 1), recipe, out=tmp_path / "run")
-    records = [r for r in fitted.job.run.records() if r["stage"] == "embedding"]
-    assert records[-1]["step"] == 4
-    assert fitted.miou["weakseg"] is not None
