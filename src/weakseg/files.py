@@ -103,6 +103,16 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def file_stamp(path: Path) -> tuple[str, int, int]:
+    """Path, size in bytes and time of last change (ns): what changes when a file is written.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
 def content_hash(*parts: object) -> str:
     """Short hexadecimal name (20 digits) of the content of `parts`, stable across runs.
 

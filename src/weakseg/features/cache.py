@@ -31,7 +31,7 @@ except ImportError:  # Windows: two runs must not fill one cache at the same tim
 
 Features = NDArray[np.float16]
 Stamp = tuple[str, int, int]
-"""Path, size in bytes and time of last change (ns) of an image file."""
+"""Of an image file, see `file_stamp`."""
 
 _ITEM = 2  # bytes of a float16
 _LIMIT = float(np.finfo(np.float16).max)

@@ -19,7 +19,7 @@ from weakseg.ahead import map_ahead
 from weakseg.dataset import Entry
 from weakseg.errors import InputError
 from weakseg.features.cache import FeatureCache, Stamp
-from weakseg.files import content_hash
+from weakseg.files import content_hash, file_stamp
 from weakseg.models import Backbone
 
 Item = tuple[Entry, str, Stamp | None]
@@ -177,8 +177,7 @@ def _identify(entry: Entry, cache: FeatureCache) -> tuple[str, Stamp | None]:
     if isinstance(entry.image, np.ndarray):
         return content_hash(entry.image), None
     try:
-        status = entry.image.stat()
-        stamp = str(entry.image.resolve()), status.st_size, status.st_mtime_ns
+        stamp = file_stamp(entry.image)
         key = cache.key_of(stamp)
         if key is None:
             key = content_hash(entry.image)

@@ -105,7 +105,7 @@ def region_map(
 
 def region_map_cached(
     image: NDArray[Any], cache: Path, *, method: Method = "gradient", count: int = REGIONS
-) -> NDArray[np.int32]:
+) -> tuple[NDArray[np.int32], Path]:
     """`region_map`, kept on disk under the content of the image and the settings.
 
     Args:
@@ -115,25 +115,18 @@ def region_map_cached(
         count: As for `region_map`.
 
     Returns:
-        (H, W) int32, numbered from 0 without gaps.
+        (H, W) int32, numbered from 0 without gaps, and the file that keeps it.
     """
-    path = region_file(image, cache, method=method, count=count)
+    key = content_hash(np.ascontiguousarray(image), f"{VERSION} {method} {count} {MAX_PIXELS}")
+    path = cache / f"{key}.png"
     if path.exists():
         try:
-            return read_region_map(path, size=(image.shape[0], image.shape[1]))
+            return read_region_map(path, size=(image.shape[0], image.shape[1])), path
         except InputError:
             path.unlink(missing_ok=True)  # a file damaged from outside is made anew
     regions = region_map(image, method=method, count=count)
     write_region_map(path, regions)
-    return regions
-
-
-def region_file(
-    image: NDArray[Any], cache: Path, *, method: Method = "gradient", count: int = REGIONS
-) -> Path:
-    """Where `region_map_cached` keeps the map of an image; arguments as there."""
-    key = content_hash(np.ascontiguousarray(image), f"{VERSION} {method} {count} {MAX_PIXELS}")
-    return cache / f"{key}.png"
+    return regions, path
 
 
 def write_region_map(path: Path, regions: NDArray[np.int32]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +15,12 @@ from weakseg.training.embedding import Batches, EmbeddingNetwork, Rules, train_e
 from weakseg.training.progress import Progress
 from weakseg.training.recipe import Recipe
 from weakseg.training.run_folder import RunFolder, save_stage
+
+
+def fabric_precision(recipe: Recipe) -> Literal["bf16-mixed", "32-true"]:
+    """Fabric's name of the recipe's precision, the same for one process and for several."""
+    bf16 = resolve_precision(recipe.precision, torch.device(recipe.device)) == "bf16"
+    return "bf16-mixed" if bf16 else "32-true"
 
 
 def train_in_processes(
@@ -34,12 +40,11 @@ def train_in_processes(
     memory of its own past batches.
     """
     device = torch.device(recipe.device)
-    bf16 = resolve_precision(recipe.precision, device) == "bf16"
     fabric = Fabric(
         accelerator="cuda" if device.type == "cuda" else "cpu",
         devices=recipe.devices,
         strategy=DDPStrategy(start_method="spawn", find_unused_parameters=True),
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision=fabric_precision(recipe),
     )
     network.cpu()  # the processes cannot take over a tensor that is on a GPU
     given = (network, batches, recipe, classes, rules, run, checkpoint, file)

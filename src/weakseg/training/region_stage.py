@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from weakseg.dataset import Dataset
 from weakseg.errors import InputError
-from weakseg.regions import read_region_map, region_file, region_map_cached
+from weakseg.regions import read_region_map, region_map_cached
 from weakseg.training.recipe import Recipe
 from weakseg.training.stages import Job
 
@@ -57,9 +57,10 @@ class TrainingRegions:
         if index in self.keys:
             with suppress(InputError):  # gone or damaged since: made anew
                 return read_region_map(self.cache / self.keys[index], size=size)
-        image = entry.read_image()
-        self.keys[index] = region_file(image, self.cache, method=self.recipe.regions).name
-        return region_map_cached(image, self.cache, method=self.recipe.regions)
+        image, method = entry.read_image(), self.recipe.regions
+        regions, file = region_map_cached(image, self.cache, method=method)
+        self.keys[index] = file.name
+        return regions
 
 
 def region_stage(job: Job) -> TrainingRegions:

@@ -18,11 +18,11 @@ from rich.markup import escape
 
 from weakseg.dataset import Dataset, Entry
 from weakseg.errors import InputError
-from weakseg.features.extract import resolve_precision
-from weakseg.files import content_hash
+from weakseg.files import content_hash, file_stamp
 from weakseg.images import image_size
 from weakseg.seeds import full_mask
 from weakseg.training import stages
+from weakseg.training.processes import fabric_precision
 from weakseg.training.recipe import Recipe
 from weakseg.wording import counted
 
@@ -30,14 +30,13 @@ from weakseg.wording import counted
 def make_fabric(recipe: Recipe) -> Fabric:
     """Device and precision of everything that one process does."""
     device = torch.device(recipe.device)
-    bf16 = resolve_precision(recipe.precision, device) == "bf16"
     devices: Any = 1 if device.index is None else [device.index]
     # What it has to say, the plan says too.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator={"cuda": "cuda", "mps": "mps"}.get(device.type, "cpu"),
         devices=devices,
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision=fabric_precision(recipe),
     )
     fabric.launch()
     return fabric
@@ -62,7 +61,9 @@ def fingerprint(dataset: Dataset, train: Dataset, recipe: Recipe) -> dict[str, s
     if dataset.folder is not None:
         files = [dataset.folder / name for name in ("dataset.yaml", "annotations.jsonl")]
         known = {"folder": str(dataset.folder.resolve()), "content": content_hash(*files)}
-        known["files"] = content_hash([_stamp(file) for file in _files(train, recipe)])
+        # A file that is missing shows later, where it is read.
+        there = filter(Path.exists, _files(train, recipe))
+        known["files"] = content_hash([file_stamp(file) for file in there])
         with files[1].open("rb") as lines:
             part = len(dataset) < sum(1 for _ in lines)
         if part:
@@ -89,15 +90,6 @@ def _files(train: Dataset, recipe: Recipe) -> Iterator[Path]:
         yield Path(recipe.backbone_weights)
     if recipe.region_maps is not None:
         yield from sorted(Path(recipe.region_maps).rglob("*"))
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """What changes when a file is written; None where there is none, which shows later."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def check_files(train: Dataset, held_out: Dataset | None) -> None:
